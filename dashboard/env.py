@@ -1,0 +1,217 @@
+"""Settings, read once and typed. A wrong value stops the start with a sentence that helps.
+
+Every setting is a field of `Env` with its default and the reason for it;
+`docs/configuration.md` is held to this table by a test.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from dataclasses import field as _field
+from pathlib import Path
+from typing import Any
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class WrongSetting(Exception):
+    """A setting cannot be used; the message says which, why, and what would do."""
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def read(raw: str) -> int:
+        try:
+            value = int(raw)
+        except ValueError:
+            raise WrongSetting(f"must be a whole number, not {raw!r}") from None
+        if not low <= value <= high:
+            raise WrongSetting(f"must be from {low} to {high}, not {value}")
+        return value
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(raw: str) -> float:
+        try:
+            value = float(raw)
+        except ValueError:
+            raise WrongSetting(f"must be a number of seconds, not {raw!r}") from None
+        if not low <= value <= high:
+            raise WrongSetting(f"must be from {low:g} to {high:g} seconds, not {raw}")
+        return value
+
+    return read
+
+
+def _flag(raw: str) -> bool:
+    if raw.lower() in ("1", "true", "yes", "on"):
+        return True
+    if raw.lower() in ("0", "false", "no", "off"):
+        return False
+    raise WrongSetting(f"must be 1 or 0, not {raw!r}")
+
+
+def _words(raw: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in raw.split(",") if word.strip())
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(raw: str) -> str:
+        if raw not in choices:
+            raise WrongSetting(f"must be one of {', '.join(choices)}, not {raw!r}")
+        return raw
+
+    return read
+
+
+def _path(raw: str) -> Path:
+    return Path(raw).expanduser().resolve()
+
+
+def _setting(default: Any, read: Callable[[str], Any], doc: str) -> Any:
+    return _field(default=default, metadata={"read": read, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Env:
+    """Every setting of Penstock, by the name of its environment variable in lower case."""
+
+    host: str = _setting("localhost", _text, "Address to listen on.")
+    port: int = _setting(8000, _integer(1, 65535), "Port to listen on.")
+    var_dir: Path = _setting(
+        BASE_DIR / "var",
+        _path,
+        "Where the journal, the SQLite database and generated secrets live; a local disk.",
+    )
+    drain_s: float = _setting(
+        30.0, _seconds(0, 3600), "How long open streams may go on after a stop is asked for."
+    )
+    debug: bool = _setting(False, _flag, "Django's debug pages; refused unless HOST is loopback.")
+    log_level: str = _setting(
+        "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "How much is logged to standard error."
+    )
+    secret_key: str = _setting("", _text, "Signs sessions; generated into VAR_DIR/secrets where absent.")
+    key_peppers: tuple[str, ...] = _setting(
+        (), _words, "Peppers of API key digests, newest first; generated into VAR_DIR/secrets where absent."
+    )
+    credential_keys: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "Fernet keys of provider credentials, newest first; generated into VAR_DIR/secrets where absent.",
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        ("localhost", "127.0.0.1", "[::1]"),
+        _words,
+        "Host names that browsers and programs may use, comma-separated.",
+    )
+    secure_cookies: bool = _setting(
+        False, _flag, "Cookies with the __Host- prefix, for HTTPS only; turn on behind TLS."
+    )
+    email_url: str = _setting(
+        "",
+        _text,
+        "smtp://user:password@host:587 or smtps://…; where absent, mail is written to VAR_DIR/mail.",
+    )
+    email_from: str = _setting("penstock@localhost", _text, "Sender of mail.")
+    ledger_currency: str = _setting("USD", _text, "Currency of the books; fixed after the first entry.")
+    max_body_bytes: int = _setting(
+        10 * 1024 * 1024, _integer(1024, 1 << 30), "Largest request body; more is a 413."
+    )
+    body_timeout_s: float = _setting(
+        30.0, _seconds(0.1, 600), "A request body must have come whole by then, else 408."
+    )
+    call_timeout_s: float = _setting(600.0, _seconds(1, 86400), "Deadline of a call from first byte to last.")
+    read_timeout_s: float = _setting(60.0, _seconds(0.1, 3600), "Longest silence of a provider's stream.")
+    send_timeout_s: float = _setting(
+        60.0, _seconds(0.1, 3600), "Longest time a client may leave a chunk unread."
+    )
+    connect_timeout_s: float = _setting(
+        10.0, _seconds(0.1, 600), "Longest time to open a connection to a provider."
+    )
+    pool_timeout_s: float = _setting(
+        5.0, _seconds(0.01, 600), "Longest wait for a free connection of a target's pool."
+    )
+    max_connections: int = _setting(100, _integer(1, 100_000), "Connections of one target's pool.")
+    max_answer_bytes: int = _setting(
+        64 * 1024 * 1024,
+        _integer(1024, 1 << 31),
+        "Largest whole answer or stream event of a provider; more is a 502.",
+    )
+    allow_private_upstreams: bool = _setting(
+        True, _flag, "Providers may live on private addresses; link-local and metadata ones never."
+    )
+    journal_sync: str = _setting(
+        "group",
+        _one_of("group", "strict"),
+        "group: to disk every 50 ms; strict: an answer's end waits for the disk.",
+    )
+    journal_max_bytes: int = _setting(
+        1 << 30,
+        _integer(1 << 20, 1 << 40),
+        "Longest journal while the database is away; then calls are refused.",
+    )
+
+
+SECRET_FIELDS = ("secret_key", "key_peppers", "credential_keys", "email_url")
+
+
+def load(environ: Mapping[str, str]) -> Env:
+    """Read every setting; raises WrongSetting with the variable's name. A blank variable counts as absent."""
+    values: dict[str, Any] = {}
+    for each in fields(Env):
+        name = each.name.upper()
+        raw = environ.get(name, "").strip()
+        if not raw:
+            continue
+        try:
+            values[each.name] = each.metadata["read"](raw)
+        except WrongSetting as why:
+            raise WrongSetting(f"{name} {why}.") from None
+    env = Env(**values)
+    _check_together(env)
+    return env
+
+
+def _check_together(env: Env) -> None:
+    if env.debug and env.host not in LOOPBACK:
+        raise WrongSetting(
+            f"DEBUG is on and HOST is {env.host}: debug pages show secrets. Unset one of the two."
+        )
+    if env.secret_key and (len(env.secret_key) < 32 or len(set(env.secret_key)) < 8):
+        raise WrongSetting("SECRET_KEY is too short or too plain: use 50 random characters, or unset it.")
+    for pepper in env.key_peppers:
+        if len(pepper) < 32:
+            raise WrongSetting(
+                "KEY_PEPPERS has one that is too short: each needs 32 random characters or more."
+            )
+
+
+def kept_secret(var_dir: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
+    """The secret in VAR_DIR/secrets, made at first use with mode 0600. Raises OSError."""
+    folder = var_dir / "secrets"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / name
+    if not path.exists():
+        fresh = folder / f".{name}.{os.getpid()}"
+        descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(make())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(fresh, path)  # fails where another process was first; its secret wins
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+    value = path.read_text().strip()
+    if not value:
+        raise WrongSetting(f"{path} is empty: restore it from a backup, or delete it to make a new secret.")
+    return value

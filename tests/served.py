@@ -1,0 +1,172 @@
+"""The real server for tests: `manage.py up` as a process, on a port and a VAR_DIR of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ADMIN_EMAIL = "alice@example.com"
+ADMIN_PASSWORD = "a-long-enough-passphrase"
+KEY = re.compile(r"pst_[0-9A-Za-z_]+")
+START_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(holds: Callable[[], Any], within_s: float = 15.0, what: str = "it") -> Any:
+    """Wait for a condition; returns its first true value."""
+    deadline = time.monotonic() + within_s
+    while not (value := holds()):
+        assert time.monotonic() < deadline, f"{what} did not hold within {within_s} s"
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class Served:
+    """One gateway on one VAR_DIR; may be killed and started again."""
+
+    var_dir: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    printed: str = ""
+    api_key: str = ""
+
+    @property
+    def origin(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.origin}/v1"
+
+    def start(self) -> None:
+        """Returns when calls are served."""
+        self.var_dir.mkdir(parents=True, exist_ok=True)
+        environ = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+            "VAR_DIR": str(self.var_dir),
+            "PORT": str(self.port),
+            "PENSTOCK_ADMIN_EMAIL": ADMIN_EMAIL,
+            "PENSTOCK_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "DRAIN_S": "5",
+            **self.environ,
+        }
+        out = (self.var_dir / "out.txt").open("w")
+        err = (self.var_dir / "err.txt").open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "up"],
+            cwd=ROOT,
+            env=environ,
+            stdout=out,
+            stderr=err,
+            text=True,
+            start_new_session=True,
+        )
+        out.close()
+        err.close()
+        eventually(self._is_ready, START_S, "the gateway's start")
+        self.printed = (self.var_dir / "out.txt").read_text()
+        if found := KEY.search(self.printed):
+            self.api_key = found.group()
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the gateway did not start: {self.errors()}"
+        return self.get("/readyz").startswith("HTTP/1.1 200")
+
+    def get(self, path: str) -> str:
+        """A bare GET; empty where nobody answers."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as wire:
+            wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            return b"".join(iter(lambda: wire.recv(65536), b"")).decode("utf-8", "replace")
+        return ""
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the gateway at once, as a crash of the machine's memory would."""
+        assert self.process is not None
+        for pid in [*_descendants(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, within_s: float = 30.0) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(within_s)
+
+    def errors(self) -> str:
+        return (self.var_dir / "err.txt").read_text()
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the books directly, not through the gateway."""
+        with contextlib.closing(sqlite3.connect(self.var_dir / "penstock.sqlite3", timeout=10)) as books:
+            return books.execute(query, values).fetchall()
+
+    def manage(self, *command: str) -> str:
+        """Run a management command on the same VAR_DIR; returns what it printed."""
+        environ = {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+            "VAR_DIR": str(self.var_dir),
+            **self.environ,
+        }
+        done = subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+
+def _descendants(pid: int) -> list[int]:
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [each.pid for each in psutil.Process(pid).children(recursive=True)]
+    return []
+
+
+@contextlib.contextmanager
+def serve(var_dir: Path, **environ: str) -> Iterator[Served]:
+    """A started gateway; whatever is left of it at the end is killed."""
+    running = Served(var_dir, environ)
+    try:
+        running.start()
+        yield running
+    finally:
+        if running.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.stop(10)
+            running.kill()
+
+
+def provider_of(base_url: str, *model_names: str) -> dict[str, str]:
+    """The environment that makes a simulator of the test's own the only provider."""
+    return {
+        "OPENAI_COMPATIBLE_BASE_URL": base_url,
+        "OPENAI_COMPATIBLE_API_KEY": "sk-upstream-credential-0123456789",
+        "OPENAI_COMPATIBLE_MODELS": ",".join(model_names),
+    }
