@@ -1,0 +1,28 @@
+"""Who is calling: the value that authentication hands to the relay.
+
+Pure: no database, no Django, so that the relay can import it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An API key's owner and rights, as last read from the database.
+
+    Does not carry any secret.
+    """
+
+    key_id: int
+    key_name: str
+    team_id: int
+    team_name: str
+    expires_at_s: float | None = None
+    """Unix seconds; None: never."""
+
+    def expired(self, now_s: float) -> bool:
+        return self.expires_at_s is not None and now_s >= self.expires_at_s
+
+
+class KeyCannotBeChecked(Exception):
+    """The database did not answer and this key is not remembered: neither yes nor no."""

@@ -1,0 +1,186 @@
+"""A call is let in, and closed on the books however it is left."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from accounts.caller import Caller
+from gateway.relay.call import Call
+from gateway.relay.ports import Journal, Listener, Ticket
+from gateway.relay.pricing import cost_nanos
+from gateway.relay.records import (
+    AttemptEnded,
+    AttemptOutcome,
+    Basis,
+    CallOutcome,
+    Dispatched,
+    Opened,
+    Settled,
+    Usage,
+)
+from gateway.relay.routing import Plan, Step
+
+NOTHING = Usage()
+
+
+@dataclass(slots=True)
+class Trying:
+    """An attempt that is under way; moments in monotonic seconds."""
+
+    step: Step
+    attempt_no: int
+    started_at_us: int
+    began: float
+    status: int | None = None
+    first_token_at: float | None = None
+
+
+@dataclass(slots=True)
+class Reservation:
+    """One admitted call. Settles exactly once: when told to, or as failed when left without."""
+
+    call: Call
+    caller: Caller
+    plan: Plan
+    journal: Journal
+    listener: Listener
+    clock: Callable[[], float]
+    ticket: Ticket
+    trying: Trying | None = None
+    ended: list[AttemptEnded] = field(default_factory=list)
+    settled: bool = False
+    first_token_us: int | None = None
+    unpriced: bool = False
+
+    def dispatch(self, step: Step) -> Trying:
+        """Write down that an attempt is about to be sent. Raises JournalFull."""
+        attempt_no = len(self.ended) + 1
+        worst = Usage(self.call.prompt_bytes, self.call.max_tokens, 0, "estimated")
+        target, price = step.target, step.price
+        trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock())
+        self.journal.dispatch(
+            self.ticket,
+            Dispatched(
+                self.call.call_id,
+                attempt_no,
+                trying.started_at_us,
+                target.id,
+                target.provider,
+                target.upstream_model,
+                None if price is None else price.id,
+                worst,
+                cost_nanos(worst, price),
+            ),
+        )
+        self.unpriced = self.unpriced or price is None
+        self.trying = trying
+        return trying
+
+    def attempt_ended(self, outcome: AttemptOutcome, usage: Usage) -> None:
+        """The attempt under way is over."""
+        trying = self.trying
+        if trying is None:
+            return
+        self.trying = None
+        target, price = trying.step.target, trying.step.price
+        first = trying.first_token_at
+        if first is not None:
+            self.first_token_us = _us(first - self.call.began)
+        self.ended.append(
+            AttemptEnded(
+                trying.attempt_no,
+                target.id,
+                target.provider,
+                target.upstream_model,
+                outcome,
+                trying.status,
+                trying.started_at_us,
+                _us(self.clock() - trying.began),
+                None if first is None else _us(first - trying.began),
+                usage,
+                None if price is None else price.id,
+                cost_nanos(usage, price),
+            )
+        )
+
+    def settle(self, outcome: CallOutcome, status: int, code: str = "") -> None:
+        """Close the books on this call; a second time does nothing."""
+        if self.settled:
+            return
+        self.settled = True
+        call, attempts = self.call, self.ended
+        latency_us = _us(self.clock() - call.began)
+        record = Settled(
+            call.call_id,
+            call.started_at_us,
+            time.time_ns() // 1000,
+            self.caller.team_id,
+            self.caller.key_id,
+            self.plan.route.model_name,
+            call.streamed,
+            self.plan.simulated,
+            call.tags,
+            outcome,
+            status,
+            code,
+            latency_us,
+            self.first_token_us,
+            attempts[0].usage if len(attempts) == 1 else _sum(attempts),
+            attempts[0].cost_nanos if len(attempts) == 1 else sum(each.cost_nanos for each in attempts),
+            self.unpriced,
+            tuple(attempts),
+        )
+        self.journal.settle(self.ticket, record)
+        self.listener.settled(record)
+
+    def __enter__(self) -> "Reservation":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.settled:
+            self.attempt_ended("failed", NOTHING)
+            self.settle("failed", 500, "internal_error")
+
+
+class Admission:
+    """Lets calls in. Does not decide who may call or where a call goes."""
+
+    def __init__(self, journal: Journal, listener: Listener, clock: Callable[[], float]) -> None:
+        self._journal, self._listener, self._clock = journal, listener, clock
+
+    def admit(self, call: Call, caller: Caller, plan: Plan) -> Reservation:
+        """Open the call on the books. Raises JournalFull."""
+        ticket = self._journal.open(
+            Opened(
+                call.call_id,
+                call.started_at_us,
+                caller.team_id,
+                caller.key_id,
+                plan.route.model_name,
+                call.streamed,
+                plan.simulated,
+                call.tags,
+            )
+        )
+        return Reservation(call, caller, plan, self._journal, self._listener, self._clock, ticket)
+
+
+def _us(seconds: float) -> int:
+    return max(0, int(seconds * 1_000_000))
+
+
+def _sum(attempts: list[AttemptEnded]) -> Usage:
+    """Tokens over all attempts; as sure as the least sure of them."""
+    known = [each.usage for each in attempts if each.usage.basis != "none"]
+    basis: Basis = "reported" if known else "none"
+    if any(each.basis == "estimated" for each in known):
+        basis = "estimated"
+    return Usage(
+        sum(each.input_tokens for each in known),
+        sum(each.output_tokens for each in known),
+        sum(each.cached_tokens for each in known),
+        basis,
+    )

@@ -1,0 +1,170 @@
+"""A client's request, understood once and handed on.
+
+Only what we act on is decoded; every other value keeps its bytes.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from gateway.errors import InvalidCall
+
+_DECODE = msgspec.json.Decoder(dict[str, Raw]).decode
+_ENCODE = msgspec.json.Encoder().encode
+_STRING = msgspec.json.Decoder(str).decode
+_BOOLEAN = msgspec.json.Decoder(bool | None).decode
+_NUMBER = msgspec.json.Decoder(int | None).decode
+_bits = random.Random(random.SystemRandom().getrandbits(128)).getrandbits  # noqa: S311 - ids need not be secret
+
+T = TypeVar("T")
+
+MOST_TOKENS = 10**9
+USUAL_MAX_TOKENS = 1000
+"""Output tokens assumed of a call that sets no bound itself."""
+
+
+def new_call_id(now_ns: int) -> str:
+    """A UUID version 7 (RFC 9562, 5.7) in its usual text form, in the order of time."""
+    head = (now_ns // 1_000_000) << 16 | 0x7000 | _bits(12)
+    tail = 0x8000000000000000 | _bits(62)
+    text = f"{head:016x}{tail:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@dataclass(slots=True)
+class Call:
+    """One client request. `fields` are its top-level values, still in their own bytes."""
+
+    call_id: str
+    started_at_us: int
+    began: float
+    """Monotonic seconds, for durations."""
+    model_name: str
+    streamed: bool
+    wants_usage: bool
+    """The client asked for usage at the end of its stream."""
+    max_tokens: int
+    """Upper bound of output tokens over all choices."""
+    fields: dict[str, Raw]
+    tags: dict[str, str] | None = None
+
+    @property
+    def prompt_bytes(self) -> int:
+        return len(memoryview(self.fields["messages"]))
+
+    def body_for(self, upstream_model: str) -> bytes:
+        """The JSON that goes upstream: ours where we act, the client's own bytes elsewhere."""
+        fields = dict(self.fields)
+        fields["model"] = Raw(_ENCODE(upstream_model))
+        if self.streamed:
+            fields["stream_options"] = self._stream_options()
+        return _ENCODE(fields)
+
+    def _stream_options(self) -> Raw:
+        """The client's options with usage asked for, whoever pays wants to know."""
+        given = self.fields.get("stream_options")
+        options = _options(given) if given is not None else {}
+        return Raw(_ENCODE({**options, "include_usage": True}))
+
+
+def understand(body: bytes, began: float, tags: dict[str, str] | None = None) -> Call:
+    """Make a Call of a request's body. Raises InvalidCall with the position or the parameter."""
+    fields = _fields(body)
+    model_name = _model_name(fields)
+    streamed = bool(_typed(fields, "stream", _BOOLEAN, "true or false"))
+    _check_messages(fields)
+    now_ns = time.time_ns()
+    return Call(
+        call_id=new_call_id(now_ns),
+        started_at_us=now_ns // 1000,
+        began=began,
+        model_name=model_name,
+        streamed=streamed,
+        wants_usage=streamed and _wants_usage(fields),
+        max_tokens=_max_tokens(fields),
+        fields=fields,
+        tags=tags,
+    )
+
+
+def _fields(body: bytes) -> dict[str, Raw]:
+    try:
+        if not body.isascii():
+            body.decode()
+        return _DECODE(body)
+    except UnicodeDecodeError as why:
+        raise InvalidCall(
+            f"The body is not UTF-8: {why.reason} at byte {why.start}.", code="invalid_json"
+        ) from None
+    except msgspec.ValidationError:
+        raise InvalidCall(
+            'The body must be a JSON object, such as {"model": …}.', code="invalid_json"
+        ) from None
+    except msgspec.DecodeError as why:
+        raise InvalidCall(_where(str(why), body), code="invalid_json") from None
+    except RecursionError:
+        raise InvalidCall("The body is nested too deep to be read.", code="invalid_json") from None
+
+
+def _where(why: str, body: bytes) -> str:
+    place = "" if "(byte" in why else f" (byte {len(body)})"
+    return f"The body is not valid JSON. {why}{place}."
+
+
+def _typed(fields: dict[str, Raw], name: str, decode: Callable[[Raw], T], wanted: str) -> T | None:
+    raw = fields.get(name)
+    if raw is None:
+        return None
+    try:
+        return decode(raw)
+    except msgspec.DecodeError:
+        raise InvalidCall(f"'{name}' must be {wanted}.", param=name, code="invalid_type") from None
+
+
+def _model_name(fields: dict[str, Raw]) -> str:
+    name = _typed(fields, "model", _STRING, "a string, the name of a model")
+    if not name:
+        raise InvalidCall(
+            "'model' is missing: name the model to call.", param="model", code="missing_parameter"
+        )
+    return name
+
+
+def _check_messages(fields: dict[str, Raw]) -> None:
+    raw = fields.get("messages")
+    if raw is None:
+        raise InvalidCall(
+            "'messages' is missing: a list of messages.", param="messages", code="missing_parameter"
+        )
+    if bytes(raw)[:1] != b"[":
+        raise InvalidCall("'messages' must be a list of messages.", param="messages", code="invalid_type")
+
+
+def _options(raw: Raw) -> dict[str, Raw]:
+    try:
+        return _DECODE(raw) if bytes(raw) != b"null" else {}
+    except msgspec.DecodeError:
+        raise InvalidCall(
+            "'stream_options' must be an object.", param="stream_options", code="invalid_type"
+        ) from None
+
+
+def _wants_usage(fields: dict[str, Raw]) -> bool:
+    raw = fields.get("stream_options")
+    return raw is not None and bytes(_options(raw).get("include_usage", b"false")) == b"true"
+
+
+def _max_tokens(fields: dict[str, Raw]) -> int:
+    """What the provider may at most write: its bound times the number of choices."""
+    wanted = "a whole number"
+    bound = _typed(fields, "max_completion_tokens", _NUMBER, wanted)
+    if bound is None:
+        bound = _typed(fields, "max_tokens", _NUMBER, wanted)
+    choices = _typed(fields, "n", _NUMBER, wanted)
+    total = max(0, USUAL_MAX_TOKENS if bound is None else bound) * max(1, choices or 1)
+    return min(total, MOST_TOKENS)

@@ -1,0 +1,81 @@
+"""When a call must end, and who ends it.
+
+One ticker looks at every open call ten times a second: a timer for each wait
+would cost more than the waits. So a deadline is kept to within a tenth of a second.
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+TICK_S = 0.1
+NEVER = float("inf")
+
+
+class Cut(enum.Enum):
+    """Why a call was ended from outside."""
+
+    HUNG_UP = "the client went away"
+    SLOW_BODY = "the request body did not come in time"
+    SLOW_READER = "the client did not read in time"
+    SILENT = "the provider was silent for too long"
+    DEADLINE = "the call's deadline passed"
+    STOPPING = "the gateway is stopping"
+
+
+@dataclass(slots=True, eq=False)
+class Lifeline:
+    """One call's task and its limits, in monotonic seconds. Cut at most once."""
+
+    task: asyncio.Task[object]
+    ends_at: float
+    quiet_until: float = NEVER
+    quiet_means: Cut = Cut.DEADLINE
+    cut: Cut | None = None
+
+    def expect(self, until: float, else_cut: Cut) -> None:
+        """Something must happen until then; the next `expect` replaces this one."""
+        self.quiet_until, self.quiet_means = until, else_cut
+
+    def cut_off(self, why: Cut) -> None:
+        """Cancel the call's task, once; the task finds the reason in `cut`."""
+        if self.cut is None:
+            self.cut = why
+            self.task.cancel()
+
+    def recover(self) -> None:
+        """The task has caught its cancellation and goes on to settle."""
+        self.task.uncancel()
+        self.ends_at = self.quiet_until = NEVER
+
+    def overdue(self, now: float) -> Cut | None:
+        if now >= self.ends_at:
+            return Cut.DEADLINE
+        return self.quiet_means if now >= self.quiet_until else None
+
+
+@dataclass(slots=True)
+class Lifelines:
+    """Every open call of this process."""
+
+    clock: Callable[[], float]
+    lines: set[Lifeline] = field(default_factory=set)
+
+    def check(self) -> None:
+        """Cut every call whose time has come."""
+        now = self.clock()
+        for line in [each for each in self.lines if each.overdue(now)]:
+            why = line.overdue(now)
+            if why is not None:
+                line.cut_off(why)
+
+    def cut_all(self, why: Cut) -> None:
+        for line in list(self.lines):
+            line.cut_off(why)
+
+    async def watch(self) -> None:
+        """Check for ever; the lifespan cancels it."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.check()

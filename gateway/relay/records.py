@@ -1,0 +1,99 @@
+"""What the journal holds: one call's opening, its dispatches, and its end.
+
+Frozen and self-contained: a `Settled` carries all that the books need,
+so replaying it alone makes the same entry again.
+Moments are whole microseconds since the Unix epoch; durations are whole microseconds
+of the monotonic clock, so a clock that jumps cannot make them negative.
+Money is whole nano-units of the ledger currency.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+CallOutcome = Literal["answered", "rejected", "failed", "truncated", "hung_up", "abandoned"]
+AttemptOutcome = Literal["answered", "rejected", "failed", "timed_out", "cancelled", "abandoned"]
+Basis = Literal["reported", "estimated", "none"]
+
+
+class Usage(Struct, frozen=True, array_like=True):
+    """Tokens of one attempt. `cached_tokens` are part of `input_tokens`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    basis: Basis = "none"
+
+
+class Opened(Struct, frozen=True, array_like=True, tag="o"):
+    """A call was admitted. Nothing has been sent yet."""
+
+    call_id: str
+    started_at_us: int
+    team_id: int
+    key_id: int
+    route: str
+    streamed: bool
+    simulated: bool
+    tags: dict[str, str] | None = None
+
+
+class Dispatched(Struct, frozen=True, array_like=True, tag="d"):
+    """An attempt is about to be sent. `worst` is booked if we never hear of it again."""
+
+    call_id: str
+    attempt_no: int
+    started_at_us: int
+    target_id: int
+    provider: str
+    upstream_model: str
+    price_id: int | None
+    worst: Usage
+    worst_cost_nanos: int
+
+
+class AttemptEnded(Struct, frozen=True, array_like=True):
+    """One attempt as the books keep it; lives inside `Settled`."""
+
+    attempt_no: int
+    target_id: int
+    provider: str
+    upstream_model: str
+    outcome: AttemptOutcome
+    status: int | None
+    """The provider's HTTP status; None: none was received."""
+    started_at_us: int
+    latency_us: int
+    first_token_us: int | None
+    usage: Usage
+    price_id: int | None
+    cost_nanos: int
+
+
+class Settled(Struct, frozen=True, array_like=True, tag="s"):
+    """A call ended. Repeats what `Opened` said, so that it stands alone."""
+
+    call_id: str
+    started_at_us: int
+    ended_at_us: int
+    team_id: int
+    key_id: int
+    route: str
+    streamed: bool
+    simulated: bool
+    tags: dict[str, str] | None
+    outcome: CallOutcome
+    status: int
+    """The HTTP status the client received, or 499 where it had gone."""
+    code: str
+    """The error's `code`; empty for an answer."""
+    latency_us: int
+    first_token_us: int | None
+    """From admission to the first content chunk; None for whole answers."""
+    usage: Usage
+    cost_nanos: int
+    unpriced: bool
+    attempts: tuple[AttemptEnded, ...]
+
+
+Record = Opened | Dispatched | Settled

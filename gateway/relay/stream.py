@@ -1,0 +1,146 @@
+"""A provider's event stream on its way to the client.
+
+Whole events are handed on in the bytes they came in; each is looked at for usage,
+content and errors. The stream's end is held back until the books are written.
+
+The format is the WHATWG's server-sent events (HTML standard, 9.2) as OpenAI uses them:
+one JSON object in each event, and `[DONE]` at the end.
+"""
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.errors import UpstreamFailed
+from gateway.relay import usage as tokens
+from gateway.relay.records import Usage
+
+DONE = b"data: [DONE]\n\n"
+NULL = Raw(b"null")
+_EMPTY = (b"null", b'""', b"[]")
+
+
+class _Delta(Struct):
+    content: Raw = NULL
+    tool_calls: Raw = NULL
+    reasoning_content: Raw = NULL
+    refusal: Raw = NULL
+
+    def says_something(self) -> bool:
+        return any(
+            bytes(each) not in _EMPTY
+            for each in (self.content, self.tool_calls, self.reasoning_content, self.refusal)
+        )
+
+
+class _Choice(Struct):
+    delta: _Delta | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] | None = None
+    usage: Raw = NULL
+    error: Raw = NULL
+
+
+class _Told(Struct):
+    message: str = ""
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
+_told = msgspec.json.Decoder(_Told).decode
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class EventReader:
+    """Bytes in, bytes to hand on out; remembers usage, how much was said, and whether it ended well."""
+
+    __slots__ = ("_held", "_limit", "_pass_usage", "done", "spoke", "usage", "written_tokens")
+
+    def __init__(self, *, pass_usage: bool, limit: int) -> None:
+        self._held = b""
+        self._limit = limit
+        self._pass_usage = pass_usage
+        self.done = False
+        self.usage: Usage | None = None
+        self.spoke = False
+        """Whether any content has come."""
+        self.written_tokens = 0
+        """Events with content, about one a token; counts only where usage is never reported."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The whole events among what has come. Raises UpstreamFailed for an error or a broken event."""
+        held = self._held + data if self._held else data
+        if b"\r" in held:
+            held = held.replace(b"\r\n", b"\n")
+        end = held.rfind(b"\n\n") + 2
+        if end < 2:
+            self._hold(held)
+            return b""
+        self._hold(held[end:])
+        passed = [event for each in held[: end - 2].split(b"\n\n") if (event := self._event(each))]
+        return b"\n\n".join(passed) + b"\n\n" if passed else b""
+
+    def _hold(self, rest: bytes) -> None:
+        if len(rest) > self._limit:
+            raise UpstreamFailed(f"The provider sent a stream event larger than {self._limit} bytes.")
+        self._held = rest
+
+    def _event(self, event: bytes) -> bytes | None:
+        """The event as it is handed on; None: it is not."""
+        if self.done:
+            return None
+        payload = _payload(event)
+        if payload is None:
+            return event
+        if payload == b"[DONE]":
+            self.done = True
+            return None
+        return self._look(event, payload)
+
+    def _look(self, event: bytes, payload: bytes) -> bytes | None:
+        try:
+            chunk = _chunk(payload)
+        except msgspec.ValidationError:
+            return event  # JSON of another shape: not ours to judge
+        except (msgspec.DecodeError, RecursionError):
+            raise UpstreamFailed("The provider's stream broke: it sent an event that is not JSON.") from None
+        if bytes(chunk.error) != b"null":
+            raise UpstreamFailed(
+                f"The provider ended the stream with an error. {_message(chunk.error)}".strip()
+            )
+        for choice in chunk.choices or ():
+            if choice.delta is not None and choice.delta.says_something():
+                self.spoke = True
+                self.written_tokens += 1
+        return event if bytes(chunk.usage) == b"null" else self._usage(event, payload, chunk)
+
+    def _usage(self, event: bytes, payload: bytes, chunk: _Chunk) -> bytes | None:
+        self.usage = tokens.reported(chunk.usage) or self.usage
+        if self._pass_usage:
+            return event
+        if not chunk.choices:
+            return None
+        fields = _fields(payload)
+        del fields["usage"]
+        return b"data: " + _encode(fields)
+
+
+def _payload(event: bytes) -> bytes | None:
+    """The data of one event; None where it has none (a comment, a bare id)."""
+    if event.startswith(b"data:") and b"\n" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None
+
+
+def _message(error: Raw) -> str:
+    try:
+        return _told(error).message[:2000]
+    except msgspec.DecodeError:
+        return ""
+
+
+def error_event(body: bytes) -> bytes:
+    """The last event of a stream that failed after it began: the official SDKs raise when they meet it."""
+    return b"data: " + body + b"\n\n"

@@ -1,0 +1,28 @@
+"""The pooled clients, behind one small protocol (`relay.ports.Transport`).
+
+A client library's own exceptions stop here and become one of these.
+"""
+
+
+class TransportError(Exception):
+    """The provider could not be reached or did not speak HTTP. The message names no secret."""
+
+
+class PoolExhausted(TransportError):
+    """No connection of the target's pool came free in time: our own shedding, not the provider's fault."""
+
+
+class CannotConnect(TransportError):
+    """Refused, no such host, TLS failure, or a forbidden address."""
+
+
+class ConnectTimedOut(TransportError):
+    """The connection was not made in time."""
+
+
+class Broken(TransportError):
+    """The connection ended, or what came was not HTTP."""
+
+
+class TooLarge(TransportError):
+    """The answer is larger than we accept."""

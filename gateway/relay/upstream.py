@@ -1,0 +1,150 @@
+"""What a provider's answer means: its statuses, its errors, its whole answers."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway import errors
+from gateway.relay import usage as tokens
+from gateway.relay.catalog import Target
+from gateway.relay.ports import Answer
+from gateway.relay.records import Usage
+
+LARGEST_ERROR = 64 * 1024
+LONGEST_WAIT_S = 24 * 3600.0
+REJECTIONS = frozenset({400, 404, 413, 422})
+REFUSALS = frozenset({401, 402, 403})
+
+
+class _Message(Struct):
+    message: str = ""
+    code: str | int | None = None
+    param: str | None = None
+
+
+class _Error(Struct):
+    error: _Message | str | None = None
+
+
+class _Content(Struct):
+    content: Raw = Raw(b"null")
+    tool_calls: Raw = Raw(b"null")
+
+
+class _Choice(Struct):
+    message: _Content = msgspec.field(default_factory=_Content)
+
+
+class _Whole(Struct):
+    choices: list[_Choice]
+
+
+class _Usage(Struct):
+    usage: Raw = Raw(b"null")
+
+
+_error = msgspec.json.Decoder(_Error)
+_whole = msgspec.json.Decoder(_Whole)
+_usage = msgspec.json.Decoder(_Usage)
+_SECRET = re.compile(r"\b(sk|pk|key|Bearer)[-_ ][\w\-*.]{6,}")
+
+
+def usage_of_answer(body: bytes, prompt_bytes: int) -> Usage:
+    """Usage of a whole answer, estimated where none is reported. Raises UpstreamFailed if it is no JSON."""
+    try:
+        raw = _usage.decode(body).usage
+    except (msgspec.DecodeError, RecursionError):
+        raise errors.UpstreamFailed(
+            "The provider answered with something that is not a chat completion. Try again, or another model."
+        ) from None
+    return tokens.reported(raw) or tokens.estimated(prompt_bytes, _counted(body))
+
+
+def _counted(body: bytes) -> int:
+    try:
+        choices = _whole.decode(body).choices
+    except msgspec.DecodeError:
+        return tokens.tokens_of_text(len(body))
+    sizes = (len(bytes(each.message.content)) + len(bytes(each.message.tool_calls)) - 8 for each in choices)
+    return tokens.tokens_of_text(max(0, sum(sizes)))
+
+
+async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.UpstreamFailed:
+    """The error for an answer whose status is not 200."""
+    status = answer.status
+    if status in REFUSALS:
+        return errors.UpstreamRefusesUs(
+            f"The provider '{target.provider}' does not accept this gateway's credential (status {status}). "
+            "Your API key is fine; an administrator must look at the provider."
+        )
+    message, code, param = _said(await answer.whole(LARGEST_ERROR))
+    message = masked(message, target)
+    if status in REJECTIONS:
+        return errors.UpstreamRejected(
+            message or f"The provider rejected the call with status {status}.",
+            status=status,
+            code=code,
+            param=param,
+        )
+    wait_s = retry_after_s(answer.retry_after, answer.retry_after_ms, now_s)
+    if status == 429:
+        return errors.UpstreamThrottled(
+            f"The provider '{target.provider}' is throttling this gateway. {message}".strip(),
+            retry_after_s=wait_s,
+        )
+    if status in (408, 504):
+        return errors.UpstreamTimedOut(
+            f"The provider '{target.provider}' timed out (status {status}). {message}".strip()
+        )
+    failed = errors.UpstreamFailed(
+        f"The provider '{target.provider}' failed with status {status}. {message}".strip()
+    )
+    failed.retry_after_s = wait_s
+    return failed
+
+
+def _said(body: bytes) -> tuple[str, str | None, str | None]:
+    """Message, code and param of a provider's error body; empty where it has another shape."""
+    try:
+        found = _error.decode(body).error
+    except (msgspec.DecodeError, RecursionError):
+        return "", None, None
+    if isinstance(found, _Message):
+        return found.message[:2000], None if found.code is None else str(found.code)[:60], found.param
+    return (found or "")[:2000], None, None
+
+
+def masked(text: str, target: Target) -> str:
+    """The text without our credential, and without anything else that looks like one."""
+    if target.credential is not None and target.credential.value:
+        text = text.replace(target.credential.value, "***")
+    return _SECRET.sub("***", text)
+
+
+def retry_after_s(header: str | None, header_ms: str | None, now_s: float) -> float | None:
+    """Seconds to wait, by `retry-after-ms` or Retry-After (RFC 9110, 10.2.3); None if absurd."""
+    wait = _number(header_ms, 0.001) if header_ms else None
+    if wait is None and header:
+        wait = _number(header, 1.0)
+        if wait is None:
+            wait = _until(header, now_s)
+    return wait if wait is not None and 0 <= wait <= LONGEST_WAIT_S else None
+
+
+def _number(text: str, unit: float) -> float | None:
+    try:
+        return float(text) * unit
+    except ValueError:
+        return None
+
+
+def _until(date: str, now_s: float) -> float | None:
+    try:
+        moment = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.fromtimestamp(now_s, UTC)).total_seconds())
