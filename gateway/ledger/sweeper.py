@@ -1,0 +1,146 @@
+"""What dead processes left behind: their journals are adopted and their open calls closed.
+
+A process holds its journal's lock for life, so whoever gets the lock knows that it is dead.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gateway.ledger.journal import Held, frames, hold
+from gateway.relay.records import AttemptEnded, Dispatched, Opened, Record, Settled, Usage
+
+log = logging.getLogger(__name__)
+
+
+def ends(records: Iterable[Record]) -> list[Settled]:
+    """Every call of a journal with its end: its own, or `abandoned` where it has none.
+
+    Pure, and the same for the same records, so that adopting twice books once.
+    """
+    opened: dict[str, Opened] = {}
+    sent: dict[str, list[Dispatched]] = {}
+    settled: dict[str, Settled] = {}
+    last_us = 0
+    for record in records:
+        if isinstance(record, Settled):
+            settled[record.call_id] = record
+            last_us = max(last_us, record.ended_at_us)
+        else:
+            last_us = max(last_us, record.started_at_us)
+            if isinstance(record, Opened):
+                opened[record.call_id] = record
+            else:
+                sent.setdefault(record.call_id, []).append(record)
+    lost = (each for call_id, each in opened.items() if call_id not in settled)
+    return [*settled.values(), *(abandoned(each, sent.get(each.call_id, []), last_us) for each in lost)]
+
+
+def abandoned(opened: Opened, sent: list[Dispatched], ended_at_us: int) -> Settled:
+    """The entry of a call never settled: nothing if nothing was sent, else the worst case of what was."""
+    latency_us = max(0, ended_at_us - opened.started_at_us)
+    return Settled(
+        opened.call_id,
+        opened.started_at_us,
+        ended_at_us,
+        opened.team_id,
+        opened.key_id,
+        opened.route,
+        opened.streamed,
+        opened.simulated,
+        opened.tags,
+        "abandoned",
+        499,
+        "abandoned",
+        latency_us,
+        None,
+        _worst(sent),
+        sum(each.worst_cost_nanos for each in sent),
+        any(each.price_id is None for each in sent),
+        tuple(_abandoned_attempt(each, ended_at_us) for each in sent),
+    )
+
+
+def _worst(sent: list[Dispatched]) -> Usage:
+    if not sent:
+        return Usage()
+    return Usage(
+        sum(each.worst.input_tokens for each in sent),
+        sum(each.worst.output_tokens for each in sent),
+        0,
+        "estimated",
+    )
+
+
+def _abandoned_attempt(sent: Dispatched, ended_at_us: int) -> AttemptEnded:
+    return AttemptEnded(
+        sent.attempt_no,
+        sent.target_id,
+        sent.provider,
+        sent.upstream_model,
+        "abandoned",
+        None,
+        sent.started_at_us,
+        max(0, ended_at_us - sent.started_at_us),
+        None,
+        sent.worst,
+        sent.price_id,
+        sent.worst_cost_nanos,
+    )
+
+
+def sweep(root: Path, book: Callable[[list[Settled]], object]) -> int:
+    """Adopt every journal whose process is dead; returns how many calls were carried to the books.
+
+    Raises what `book` raises, with the journal left as it was.
+    """
+    if not root.is_dir():
+        return 0
+    folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return sum(_adopt(each, book) for each in folders)
+
+
+def _adopt(folder: Path, book: Callable[[list[Settled]], object]) -> int:
+    try:
+        lock = hold(folder)
+    except (Held, FileNotFoundError):
+        return 0
+    try:
+        found = ends(read(folder))
+        book(found)
+        _put_away(folder)
+        if found:
+            log.info("adopted the journal %s: %d calls are on the books", folder.name, len(found))
+        return len(found)
+    finally:
+        os.close(lock)
+
+
+def read(folder: Path) -> list[Record]:
+    """All that can be read of a journal, in the order in which it was written."""
+    found: list[Record] = []
+    for path in sorted(folder.glob("*.seg")):
+        data = path.read_bytes()
+        end = 0
+        for behind, record in frames(data):
+            end = behind
+            found.append(record)
+        _keep_unreadable(path, data[end:].rstrip(b"\0"), end)
+    return found
+
+
+def _keep_unreadable(path: Path, rest: bytes, end: int) -> None:
+    """What a crash tore or a disk damaged is set aside for a person, never thrown away."""
+    if rest:
+        aside = path.parent.with_name(f".unreadable-{path.parent.name}-{path.stem}-{end}")
+        aside.write_bytes(rest)
+        log.warning(
+            "%s/%s ends in %d unreadable bytes, kept in %s", path.parent.name, path.name, len(rest), aside
+        )
+
+
+def _put_away(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()

@@ -1,0 +1,199 @@
+"""From the journal to the database, in batches, each call once."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from django.db import DatabaseError, close_old_connections, connection, transaction
+
+from gateway.ledger.journal import Journal, Segment
+from gateway.ledger.sweeper import sweep
+from gateway.models import Attempt, Entry
+from gateway.relay.records import Opened, Record, Settled
+
+log = logging.getLogger(__name__)
+
+BATCH = 2000
+PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+SWEEP_EVERY = 20
+"""Rounds between two looks for dead journals."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_json = msgspec.json.Encoder().encode
+ENTRY_COLUMNS = tuple(str(each.column) for each in Entry._meta.concrete_fields)
+ATTEMPT_COLUMNS = tuple(str(each.column) for each in Attempt._meta.concrete_fields if not each.primary_key)
+
+
+def _insert(table: str, columns: tuple[str, ...]) -> str:
+    """A call id that is there already stays as it is: a replay changes nothing."""
+    places = ", ".join(["%s"] * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
+
+
+INSERT_ENTRY = _insert(Entry._meta.db_table, ENTRY_COLUMNS)
+INSERT_ATTEMPT = _insert(Attempt._meta.db_table, ATTEMPT_COLUMNS)
+
+
+def book(settled: list[Settled]) -> None:
+    """Write calls and their attempts, all or none of a batch. Raises DatabaseError."""
+    for start in range(0, len(settled), BATCH):
+        batch = settled[start : start + BATCH]
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany(INSERT_ENTRY, [_entry(each) for each in batch])
+            cursor.executemany(INSERT_ATTEMPT, [row for each in batch for row in _attempts(each)])
+
+
+def _entry(record: Settled) -> tuple[Any, ...]:
+    """One row in the order of ENTRY_COLUMNS."""
+    usage = record.usage
+    return (
+        _id(record.call_id),
+        record.team_id,
+        record.key_id,
+        record.route,
+        record.streamed,
+        record.simulated,
+        record.outcome,
+        record.status,
+        record.code,
+        _moment(record.started_at_us),
+        _moment(record.ended_at_us),
+        record.latency_us,
+        record.first_token_us,
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.output_tokens,
+        usage.basis,
+        record.cost_nanos,
+        record.unpriced,
+        _json(record.tags or {}).decode(),
+    )
+
+
+def _attempts(record: Settled) -> Iterable[tuple[Any, ...]]:
+    """Rows in the order of ATTEMPT_COLUMNS."""
+    call_id = _id(record.call_id)
+    for each in record.attempts:
+        yield (
+            call_id,
+            each.attempt_no,
+            each.target_id,
+            each.provider,
+            each.upstream_model,
+            each.outcome,
+            each.status,
+            _moment(each.started_at_us),
+            each.latency_us,
+            each.first_token_us,
+            each.usage.input_tokens,
+            each.usage.cached_tokens,
+            each.usage.output_tokens,
+            each.usage.basis,
+            each.price_id,
+            each.cost_nanos,
+        )
+
+
+def _id(call_id: str) -> str:
+    return call_id if connection.features.has_native_uuid_field else call_id.replace("-", "")
+
+
+def _moment(at_us: int) -> Any:
+    return connection.ops.adapt_datetimefield_value(_EPOCH + timedelta(microseconds=at_us))
+
+
+class Writer:
+    """A thread that carries one process's journal to the database, and dead processes' journals too.
+
+    A database that does not answer makes the journal longer and nothing else.
+    """
+
+    def __init__(self, journal: Journal, root: Path, *, pause_s: float = PAUSE_S) -> None:
+        self._journal, self._root, self._pause_s = journal, root, pause_s
+        self._places: dict[Segment, int] = {}
+        self._open: dict[str, Segment] = {}
+        self._settled: list[Settled] = []
+        self._stop = threading.Event()
+        self._nudge = threading.Event()
+        self._failures = 0
+        self._rounds = 0
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+
+    @property
+    def behind(self) -> bool:
+        """The database does not take what the journal holds."""
+        return self._failures > 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Carry over what there is, once, and end."""
+        self._stop.set()
+        self._nudge.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._nudge.wait(self._pause())
+            self._nudge.clear()
+            self._round()
+        self._round()
+        connection.close()
+
+    def _pause(self) -> float:
+        return min(self._pause_s * 2**self._failures, LONGEST_PAUSE_S) if self._failures else self._pause_s
+
+    def _round(self) -> None:
+        """Carry over what there is; a failure is tried again later, with nothing lost."""
+        try:
+            self.carry_over()
+            if self._rounds % SWEEP_EVERY == 0:
+                sweep(self._root, book)
+            self._rounds += 1
+            self._failures = 0
+        except DatabaseError as why:
+            self._failures = min(self._failures + 1, 10)
+            log.warning("the database does not take the ledger's batch, the journal keeps it: %s", why)
+            close_old_connections()
+
+    def carry_over(self) -> None:
+        """Read what was appended, book what was settled, forget what is done. Raises DatabaseError."""
+        self._gather()
+        while self._settled:
+            batch = self._settled[:BATCH]
+            book(batch)
+            del self._settled[: len(batch)]
+        self._forget()
+
+    def _gather(self) -> None:
+        for segment in list(self._journal.segments):
+            start, end = self._places.get(segment, 0), segment.end
+            if end > start:
+                for record in segment.read(start, end):
+                    self._note(record, segment)
+                self._places[segment] = end
+
+    def _note(self, record: Record, segment: Segment) -> None:
+        if isinstance(record, Settled):
+            self._settled.append(record)
+            self._open.pop(record.call_id, None)
+        elif isinstance(record, Opened):
+            self._open[record.call_id] = segment
+
+    def _forget(self) -> None:
+        """Drop the oldest segments while every call opened in them is booked; never the one in use."""
+        waiting = set(self._open.values())
+        segments = self._journal.segments
+        while (
+            len(segments) > 1
+            and segments[0] not in waiting
+            and self._places.get(segments[0], 0) == segments[0].end
+        ):
+            del self._places[segments[0]]
+            self._journal.forget_first()
