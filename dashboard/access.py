@@ -1,0 +1,65 @@
+"""What stands around every page: security headers, facts for the base template, log lines."""
+
+import logging
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+PAGES = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+ADMIN = (  # django-unfold's Alpine evaluates expressions and sets styles
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+Handler = Callable[[HttpRequest], HttpResponse]
+
+
+class ContentSecurityPolicy:
+    """One strict policy for our pages, and the admin's own beside it."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response["Content-Security-Policy"] = ADMIN if request.path.startswith("/admin/") else PAGES
+        return response
+
+
+class NoStore:
+    """A page shows what its reader may see, so nobody keeps a copy."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.setdefault("Cache-Control", "no-store")
+        return response
+
+
+class OneLine(logging.Formatter):
+    """A record is one line, so that what a client sends cannot forge another."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        head, *rest = line.split("\n")
+        if record.exc_info:
+            return "\n".join([_printable(head), *("    " + _printable(each) for each in rest)])
+        return _printable(line)
+
+
+def _printable(line: str) -> str:
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+
+
+def page_facts(request: HttpRequest) -> dict[str, object]:
+    """For the base template: whether any of what is shown may be simulated."""
+    from gateway.models import Provider  # the formatter above is needed before the apps are loaded
+
+    if not request.user.is_authenticated:
+        return {}
+    return {"simulated": Provider.objects.filter(simulated=True, enabled=True).exists()}

@@ -1,0 +1,17 @@
+"""Every page. The relay's `/v1/` and the sockets are told apart before Django, in `asgi.py`."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from accounts import views as accounts
+from dashboard import views
+
+urlpatterns = [
+    path("", views.live, name="live"),
+    path("keys/", include("accounts.urls.keys")),
+    path("teams/", include("accounts.urls.teams")),
+    path("account/", accounts.account, name="account"),
+    path("accounts/email/", accounts.not_here),  # an address is changed by an administrator
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,48 @@
+"""The relay alone as a server, for a machine that does nothing else: `granian gateway.asgi:application`."""
+
+import os
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
+django.setup()
+
+from gateway import health  # noqa: E402
+from gateway.endpoints import Receive, Scope, Send  # noqa: E402
+from gateway.lifespan import Gateway, lifespan  # noqa: E402
+from gateway.relay.records import Settled  # noqa: E402
+
+
+class Nobody:
+    """A companion where there is no dashboard."""
+
+    @property
+    def listener(self) -> "Nobody":
+        return self
+
+    def settled(self, record: Settled, /) -> None:
+        """The journal has it; nobody else listens."""
+
+    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
+        """Nobody listens."""
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+gateway = Gateway(Nobody())
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI 3."""
+    kind: Any = scope["type"]
+    if kind == "lifespan":
+        await lifespan(gateway, receive, send)
+    elif kind == "http" and scope["path"] in health.PATHS:
+        await health.answer(gateway, scope["path"], send)
+    elif kind == "http" and gateway.relay is not None:
+        await gateway.relay(scope, receive, send)

@@ -1,0 +1,263 @@
+"""The relay as a raw ASGI application: `/v1/*` in, OpenAI-shaped answers and errors out.
+
+Django's handlers cost more than the whole relay, so none stands in front of it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from accounts.caller import Caller, KeyCannotBeChecked
+from gateway import edge
+from gateway.errors import GatewayError, InvalidApiKey, InvalidCall, RouteNotAllowed, Unavailable
+from gateway.relay.admission import Reservation, Trying
+from gateway.relay.attempts import Limits
+from gateway.relay.call import new_call_id, understand
+from gateway.relay.catalog import Route
+from gateway.relay.lifeline import Cut, Lifeline, Lifelines
+from gateway.relay.pipeline import Relay, line_for, stopping
+from gateway.relay.ports import Keys, Routes
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_STORE = (b"cache-control", b"no-store")
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+FAREWELL_S = 5.0
+"""How long a failed stream's last event may take to be read."""
+
+
+class Reply:
+    """The client's end of one request."""
+
+    __slots__ = ("_send", "begun", "call_id", "clock", "ended")
+
+    def __init__(self, send: Send, clock: Callable[[], float]) -> None:
+        self._send, self.clock = send, clock
+        self.call_id = ""
+        self.begun = self.ended = False
+
+    async def whole(self, body: bytes, reservation: Reservation) -> None:
+        spent_us = sum(each.latency_us for each in reservation.ended)
+        own_ms = (self.clock() - reservation.call.began) * 1000 - spent_us / 1000
+        last = reservation.ended[-1]
+        headers = [
+            JSON,
+            (b"content-length", b"%d" % len(body)),
+            *self._facts(reservation, own_ms, last.attempt_no),
+        ]
+        await self._whole(200, headers, body)
+
+    async def begin_stream(self, trying: Trying, reservation: Reservation) -> None:
+        self.begun = True
+        own_ms = (trying.began - reservation.call.began) * 1000
+        headers = [EVENTS, *self._facts(reservation, own_ms, trying.attempt_no)]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def chunk(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self, data: bytes) -> None:
+        self.ended = True
+        async with asyncio.timeout(FAREWELL_S):
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def json(self, body: bytes) -> None:
+        await self._whole(
+            200, [JSON, (b"content-length", b"%d" % len(body)), NO_STORE, NOSNIFF, self._id()], body
+        )
+
+    async def error(self, why: GatewayError) -> None:
+        body = why.body()
+        headers = [
+            JSON,
+            (b"content-length", b"%d" % len(body)),
+            NO_STORE,
+            NOSNIFF,
+            self._id(),
+            *why.headers(),
+        ]
+        await self._whole(why.status, headers, body)
+
+    async def _whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self.begun = self.ended = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _id(self) -> tuple[bytes, bytes]:
+        return (b"x-request-id", (self.call_id or new_call_id(time.time_ns())).encode())
+
+    def _facts(self, reservation: Reservation, own_ms: float, attempts: int) -> list[tuple[bytes, bytes]]:
+        return [
+            NO_STORE,
+            NOSNIFF,
+            self._id(),
+            (b"x-penstock-target", str(reservation.plan.steps[0].target).encode("ascii", "replace")),
+            (b"x-penstock-attempts", b"%d" % attempts),
+            (b"x-penstock-overhead-ms", b"%.3f" % own_ms),
+        ]
+
+
+class RelayApplication:
+    """ASGI 3 for `/v1/*`. Understands HTTP; the relay does the rest."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        keys: Keys,
+        routes: Routes,
+        lines: Lifelines,
+        limits: Limits,
+        *,
+        max_body_bytes: int,
+        body_timeout_s: float,
+    ) -> None:
+        self._relay, self._keys, self._routes = relay, keys, routes
+        self.lines, self._limits = lines, limits
+        self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; nothing but a hang-up leaves it unanswered."""
+        clock = self.lines.clock
+        began = clock()
+        reply = Reply(send, clock)
+        task = asyncio.current_task()
+        assert task is not None
+        line = line_for(task, began, self._limits.call_timeout_s)
+        self.lines.lines.add(line)
+        try:
+            await self._answer(scope, receive, reply, line, began)
+        except GatewayError as why:
+            await reply.error(why)
+        except asyncio.CancelledError:
+            if line.cut is None:
+                raise
+        except Exception:  # the outermost edge: a client gets an answer, never a traceback
+            log.exception("a call failed for a reason of our own")
+            if not reply.begun:
+                await reply.error(GatewayError("Something went wrong inside the gateway. Try again."))
+        finally:
+            self.lines.lines.discard(line)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, reply: Reply, line: Lifeline, began: float
+    ) -> None:
+        head = edge.read_head(scope["headers"])
+        path, method = scope["path"], scope["method"]
+        if path == "/v1/chat/completions":
+            if method != "POST":
+                raise _wrong_method("POST")
+            edge.check_json(head, self._max_body_bytes)
+            await self._chat(head, receive, reply, line, began)
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            if method != "GET":
+                raise _wrong_method("GET")
+            await self._caller(head)
+            await reply.json(_models(self._routes.current().routes, path[len("/v1/models/") :]))
+        else:
+            raise InvalidCall(
+                "There is nothing here. This gateway has POST /v1/chat/completions and GET /v1/models.",
+                status=404,
+                code="unknown_url",
+                closes_connection=True,
+            )
+
+    async def _chat(
+        self, head: edge.Head, receive: Receive, reply: Reply, line: Lifeline, began: float
+    ) -> None:
+        if self.draining:
+            raise stopping()
+        caller = await self._caller(head)
+        body = await self._body(receive, line, began)
+        call = understand(body, began, head.tags)
+        reply.call_id = call.call_id
+        ear = asyncio.ensure_future(_hear(receive, line))
+        try:
+            await self._relay.carry(call, caller, line, reply)
+        finally:
+            ear.cancel()
+
+    async def _caller(self, head: edge.Head) -> Caller:
+        """Raises InvalidApiKey, Unavailable."""
+        presented = edge.api_key_of(head)
+        try:
+            caller = self._keys.remembered(presented) or await self._keys.look_up(presented)
+        except KeyCannotBeChecked:
+            raise Unavailable(
+                "This API key cannot be checked at the moment. Try again in a few seconds."
+            ) from None
+        if caller is None:
+            raise InvalidApiKey
+        return caller
+
+    async def _body(self, receive: Receive, line: Lifeline, began: float) -> bytes:
+        """The whole body. Raises InvalidCall 413 at the first byte too many, 408 when it does not come."""
+        line.expect(began + self._body_timeout_s, Cut.SLOW_BODY)
+        try:
+            body = await self._drain(receive)
+        except asyncio.CancelledError:
+            if line.cut is not Cut.SLOW_BODY:
+                raise
+            line.recover()
+            raise edge.slow_body(self._body_timeout_s) from None
+        line.expect(float("inf"), Cut.DEADLINE)
+        return body
+
+    async def _drain(self, receive: Receive) -> bytes:
+        body = b""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidCall("The request ended before its body did.", code="incomplete_body")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._max_body_bytes:
+                raise edge.body_too_large(self._max_body_bytes)
+            if body:
+                parts.append(part)
+            else:
+                body = part
+            if not message.get("more_body", False):
+                return body + b"".join(parts) if parts else body
+
+
+async def _hear(receive: Receive, line: Lifeline) -> None:
+    """Wait for the client to hang up, for the whole call."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    line.cut_off(Cut.HUNG_UP)
+
+
+def _wrong_method(right: str) -> InvalidCall:
+    why = InvalidCall(
+        f"This address takes {right} only.", status=405, code="method_not_allowed", closes_connection=True
+    )
+    why.allow = right
+    return why
+
+
+def _models(routes: Any, name: str) -> bytes:
+    if not name:
+        found = [_model(each, route) for each, route in sorted(routes.items()) if route.targets]
+        return msgspec.json.encode({"object": "list", "data": found})
+    route = routes.get(name)
+    if route is None or not route.targets:
+        raise RouteNotAllowed(name)
+    return msgspec.json.encode(_model(name, route))
+
+
+def _model(name: str, route: Route) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": route.created_at_s, "owned_by": "penstock"}

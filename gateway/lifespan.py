@@ -1,0 +1,285 @@
+"""What lives as long as the process: opened and closed here, and handed to those who need it."""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from accounts.authentication import Authenticator
+from accounts.changes import change_number
+from accounts.signals import changed
+from gateway.endpoints import RelayApplication
+from gateway.ledger.journal import Journal
+from gateway.ledger.sweeper import sweep
+from gateway.ledger.writer import Writer, book
+from gateway.relay.admission import Admission
+from gateway.relay.attempts import Attempts, Limits
+from gateway.relay.call import new_call_id
+from gateway.relay.lifeline import Cut, Lifelines
+from gateway.relay.pipeline import Relay
+from gateway.relay.ports import Listener
+from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How often the change counter is read, so that another process's change is heard of in time."""
+FLUSH_USES_S = 10.0
+SWITCH_INTERVAL_S = 0.0002
+"""A busy Python thread holds the relay's loop up for this long, not for the usual 5 ms."""
+LOOK_UP_THREADS = 4
+
+
+class CannotStart(Exception):
+    """The message says why, in a sentence that helps."""
+
+
+class Companion(Protocol):
+    """What the floor above adds to the process: told of every record, opened and closed with the gateway."""
+
+    @property
+    def listener(self) -> Listener: ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Gateway:
+    """One process's gateway, between opening and closing."""
+
+    companion: Companion
+    state: str = "starting"
+    relay: RelayApplication | None = None
+    _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+    _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    _journal: Journal | None = None
+    _writer: Writer | None = None
+    _snapshot: Snapshot = field(default_factory=Snapshot)
+    _keys: Authenticator | None = None
+    _seen: int = -1
+    _database_away: bool = False
+
+    async def open(self) -> None:
+        """Raises CannotStart. On return calls are served."""
+        env = settings.ENV
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._hold_the_relay(env.var_dir / "relay.lock")
+        threads = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="look-up")
+        self._stack.callback(threads.shutdown)
+        self._keys = keys = Authenticator(settings.KEY_PEPPERS, executor=threads)
+        root = env.var_dir / "journal"
+        await asyncio.to_thread(self._read_what_is_there, root)
+        self._journal = journal = self._open_journal(root)
+        await self.companion.open()
+        self._writer = Writer(journal, root)
+        self._writer.start()
+        self.relay = await self._build(journal, keys)
+        changed.connect(self._changed_here)
+        self._watch(threads)
+        gc.collect()
+        gc.freeze()  # what was made by now lives as long as the process
+        gc.set_threshold(50_000, 20, 20)
+        self.state = "ready"
+
+    def _hold_the_relay(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise CannotStart(
+                f"another gateway already runs on {path.parent}: stop it first, or give this one its own VAR_DIR."
+            ) from None
+        self._stack.callback(os.close, lock)
+
+    def _read_what_is_there(self, root: Path) -> None:
+        """Adopt dead journals and read the catalog, before the first call."""
+        try:
+            sweep(root, book)
+            self._seen = change_number()
+            self._snapshot.refresh()
+        except DatabaseError as why:
+            raise CannotStart(f"the database cannot be read: {why}. Run 'manage.py migrate' first.") from None
+        finally:
+            connection.close()
+
+    def _open_journal(self, root: Path) -> Journal:
+        env = settings.ENV
+        name = new_call_id(time.time_ns())
+        try:
+            journal = Journal(
+                root / name, max_bytes=env.journal_max_bytes, strict=env.journal_sync == "strict"
+            )
+        except Exception as why:
+            raise CannotStart(f"the journal in {root} cannot be written: {why}") from why
+        self._stack.push_async_callback(asyncio.to_thread, self._close_books, journal, root)
+        return journal
+
+    def _close_books(self, journal: Journal, root: Path) -> None:
+        """Everything to the database; what cannot go there stays in the journal for the next start."""
+        if self._writer is not None:
+            self._writer.stop()
+        journal.close()
+        try:
+            sweep(root, book)
+        except DatabaseError as why:
+            log.warning("the journal stays for the next start: %s", why)
+        finally:
+            connection.close()
+
+    async def _build(self, journal: Journal, keys: Authenticator) -> RelayApplication:
+        env = settings.ENV
+        clock = time.monotonic
+        limits = Limits(env.call_timeout_s, env.read_timeout_s, env.send_timeout_s, env.max_answer_bytes)
+        transport = AiohttpTransport(
+            PoolConfig(
+                max_connections=env.max_connections,
+                connect_timeout_s=env.connect_timeout_s,
+                pool_timeout_s=env.pool_timeout_s,
+                allow_private=env.allow_private_upstreams,
+            )
+        )
+        self._stack.push_async_callback(transport.close)
+        listener = self.companion.listener
+        relay = Relay(
+            self._snapshot,
+            Admission(journal, listener, clock),
+            Attempts(transport, limits, clock, time.time),
+            journal,
+            listener,
+            clock,
+        )
+        return RelayApplication(
+            relay,
+            keys,
+            self._snapshot,
+            Lifelines(clock),
+            limits,
+            max_body_bytes=env.max_body_bytes,
+            body_timeout_s=env.body_timeout_s,
+        )
+
+    def _watch(self, threads: ThreadPoolExecutor) -> None:
+        assert self.relay is not None
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self.drain)
+        self._start(self.relay.lines.watch())
+        self._start(self._poll(threads))
+        self._start(self._flush_uses(threads))
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work))
+
+    def _changed_here(self, **_: object) -> None:
+        """At the commit of a change made in this process; called in the thread that made it."""
+        if self._keys is not None:
+            self._keys.forget()
+        try:
+            self._snapshot.refresh()
+        except DatabaseError as why:
+            log.warning("the catalog stays as it was: %s", why)
+
+    async def _poll(self, threads: ThreadPoolExecutor) -> None:
+        """Hear of changes that other processes and commands made."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(POLL_S)
+            self._database_away = await loop.run_in_executor(threads, self._look) is False
+
+    def _look(self) -> bool:
+        """Whether the database answered."""
+        try:
+            number = change_number()
+            if number != self._seen:
+                if self._keys is not None:
+                    self._keys.forget()
+                self._snapshot.refresh()
+                self._seen = number
+        except DatabaseError:
+            return False
+        finally:
+            connection.close()
+        return True
+
+    async def _flush_uses(self, threads: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(FLUSH_USES_S)
+            await loop.run_in_executor(threads, self._write_uses)
+
+    def _write_uses(self) -> None:
+        try:
+            if self._keys is not None:
+                self._keys.flush_uses()
+        except DatabaseError as why:
+            log.warning("last used at could not be written, it will be with the next: %s", why)
+        finally:
+            connection.close()
+
+    def drain(self) -> None:
+        """Take no new calls; end what is still open when DRAIN_S is over."""
+        if self.state == "draining" or self.relay is None:
+            return
+        self.state = "draining"
+        self.relay.draining = True
+        self._start(self._end_streams(settings.ENV.drain_s))
+        self._start(self.companion.close())
+
+    async def _end_streams(self, drain_s: float) -> None:
+        assert self.relay is not None
+        await asyncio.sleep(drain_s)
+        self.relay.lines.cut_all(Cut.STOPPING)
+
+    def degraded(self) -> list[str]:
+        """What does not work as it should while calls are served."""
+        found = []
+        if self._database_away or (self._writer is not None and self._writer.behind):
+            found.append("database")
+        return found
+
+    async def close(self) -> None:
+        """Everything that was opened, the last first."""
+        self.state = "stopped"
+        changed.disconnect(self._changed_here)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.companion.close()
+        await asyncio.to_thread(self._write_uses)
+        await self._stack.aclose()
+
+
+async def lifespan(gateway: Gateway, receive: Any, send: Any) -> None:
+    """ASGI lifespan: https://asgi.readthedocs.io/en/latest/specs/lifespan.html"""
+    await receive()
+    try:
+        await gateway.open()
+    except (
+        Exception
+    ) as why:  # the outermost edge: whatever it is, the server must hear that there is no start
+        if not isinstance(why, CannotStart):
+            log.exception("the gateway cannot start")
+        await gateway.close()
+        await send({"type": "lifespan.startup.failed", "message": f"penstock: {why}"})
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await gateway.close()
+    await send({"type": "lifespan.shutdown.complete"})

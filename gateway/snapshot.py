@@ -1,0 +1,99 @@
+"""Door in: providers, routes, targets and prices from the database become one frozen Catalog."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.conf import settings
+
+from gateway import credentials
+from gateway import models as m
+from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
+
+log = logging.getLogger(__name__)
+
+
+class Snapshot:
+    """The catalog as it was last read. Reading is synchronous; `current` is a look at an attribute."""
+
+    def __init__(self) -> None:
+        self._catalog = Catalog()
+
+    def current(self) -> Catalog:
+        return self._catalog
+
+    def refresh(self) -> None:
+        """Read everything again and swap it in whole. Raises DatabaseError, with the old one kept."""
+        self._catalog = read(self._catalog.version + 1)
+
+
+def read(version: int = 0) -> Catalog:
+    """Four queries: providers with credentials, routes, targets, prices."""
+    secrets = _secrets(m.Provider.objects.filter(enabled=True).select_related("credential"))
+    prices = _prices(m.Price.objects.order_by("target_id", "valid_from"))
+    targets: dict[int, list[Target]] = defaultdict(list)
+    rows = m.Target.objects.filter(enabled=True, provider__enabled=True).select_related("provider")
+    for row in rows.order_by("order", "id"):
+        if row.provider_id in secrets:
+            targets[row.route_id].append(_target(row, secrets[row.provider_id], prices.get(row.pk, ())))
+    routes: dict[str, Route] = {}
+    for route in m.Route.objects.filter(enabled=True):
+        made = _route(route, tuple(targets[route.pk]))
+        for name in (*route.aliases, route.model_name):
+            routes[name] = made
+    return Catalog(routes, version)
+
+
+def _secrets(providers: Iterable[m.Provider]) -> dict[int, Secret | None]:
+    """Each usable provider's credential; one whose credential cannot be read is left out, and said."""
+    found: dict[int, Secret | None] = {}
+    for provider in providers:
+        credential = getattr(provider, "credential", None)
+        try:
+            found[provider.pk] = (
+                None
+                if credential is None
+                else credentials.reveal(credential, settings.CREDENTIAL_KEYS, os.environ)
+            )
+        except credentials.CredentialUnreadable as why:
+            log.warning("the provider %s is left out: %s", provider.slug, why)
+    return found
+
+
+def _prices(rows: Iterable[m.Price]) -> dict[int, tuple[Price, ...]]:
+    found: dict[int, tuple[Price, ...]] = defaultdict(tuple)
+    for row in rows:
+        price = Price(row.pk, _us(row.valid_from), row.input_nanos, row.cached_input_nanos, row.output_nanos)
+        found[row.target_id] += (price,)
+    return found
+
+
+def _us(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000)
+
+
+def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...]) -> Target:
+    return Target(
+        id=row.pk,
+        provider_id=row.provider_id,
+        provider=row.provider.slug,
+        base_url=row.provider.base_url,
+        upstream_model=row.upstream_model,
+        credential=credential,
+        simulated=row.provider.simulated,
+        weight=row.weight,
+        order=row.order,
+        prices=prices,
+    )
+
+
+def _route(row: m.Route, targets: tuple[Target, ...]) -> Route:
+    return Route(
+        id=row.pk,
+        model_name=row.model_name,
+        targets=targets,
+        unpriced_allowed=row.unpriced == m.Route.Unpriced.ALLOWED,
+        created_at_s=int(row.created_at.timestamp()),
+    )
