@@ -4,6 +4,7 @@ Django's handlers cost more than the whole relay, so none stands in front of it.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -40,12 +41,12 @@ FAREWELL_S = 5.0
 class Reply:
     """The client's end of one request."""
 
-    __slots__ = ("_send", "begun", "call_id", "clock", "ended")
+    __slots__ = ("_send", "begun", "call_id", "clock")
 
     def __init__(self, send: Send, clock: Callable[[], float]) -> None:
         self._send, self.clock = send, clock
         self.call_id = ""
-        self.begun = self.ended = False
+        self.begun = False
 
     async def whole(self, body: bytes, reservation: Reservation) -> None:
         spent_us = sum(each.latency_us for each in reservation.ended)
@@ -68,9 +69,13 @@ class Reply:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_stream(self, data: bytes) -> None:
-        self.ended = True
-        async with asyncio.timeout(FAREWELL_S):
-            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def fail_stream(self, data: bytes) -> None:
+        """The last event of a stream that failed; a client that does not read it in time goes without."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                await self.end_stream(data)
 
     async def json(self, body: bytes) -> None:
         await self._whole(
@@ -90,7 +95,7 @@ class Reply:
         await self._whole(why.status, headers, body)
 
     async def _whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        self.begun = self.ended = True
+        self.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 

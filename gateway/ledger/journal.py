@@ -70,7 +70,7 @@ class Segment:
             os.close(self._file)
             path.unlink()
             raise
-        self._synced = 0
+        self.synced = 0
 
     def append(self, payload: bytes) -> None:
         """The caller has seen to the room. The payload comes first, so a torn frame has no valid head."""
@@ -87,11 +87,11 @@ class Segment:
     def sync(self) -> None:
         """To the disk, with what was appended until now."""
         end = self.end
-        if end > self._synced:
+        if end > self.synced:
             os.fdatasync(self._file)
-            if not self._synced:
+            if not self.synced:
                 _sync_folder(self.path.parent)
-            self._synced = end
+            self.synced = end
 
     def close(self) -> None:
         self._map.close()

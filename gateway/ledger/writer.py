@@ -129,6 +129,10 @@ class Writer:
         """The database does not take what the journal holds."""
         return self._failures > 0
 
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
     def start(self) -> None:
         self._thread.start()
 

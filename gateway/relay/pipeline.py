@@ -31,6 +31,8 @@ class FullClient(Client, Protocol):
 
     async def end_stream(self, data: bytes) -> None: ...
 
+    async def fail_stream(self, data: bytes) -> None: ...
+
 
 class Relay:
     """Carry one call to a provider and back.
@@ -102,7 +104,7 @@ class Relay:
         await self._journal.on_disk()
         if not client.begun:
             raise why
-        await client.end_stream(error_event(why.body()))
+        await client.fail_stream(error_event(why.body()))
 
     async def _cut(self, cut: Cut, reservation: Reservation, client: FullClient) -> None:
         """The call was ended from outside."""

@@ -68,8 +68,8 @@ def _counted(body: bytes) -> int:
         choices = _whole.decode(body).choices
     except msgspec.DecodeError:
         return tokens.tokens_of_text(len(body))
-    sizes = (len(bytes(each.message.content)) + len(bytes(each.message.tool_calls)) - 8 for each in choices)
-    return tokens.tokens_of_text(max(0, sum(sizes)))
+    said = (part for each in choices for part in (each.message.content, each.message.tool_calls))
+    return tokens.tokens_of_text(sum(len(bytes(part)) for part in said if bytes(part) != b"null"))
 
 
 async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.UpstreamFailed:

@@ -1,0 +1,148 @@
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from accounts.models import ApiKey, Team
+from gateway.ledger.journal import Journal
+from gateway.ledger.writer import Writer, book
+from gateway.models import Attempt, Entry
+from tests.gateway.records import dispatched, opened, settled
+from tests.served import eventually
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def call_of_alice() -> dict[str, int]:
+    team = Team.objects.create(name="Tide", slug="tide")
+    key = ApiKey.objects.create(team=team, name="alice's")
+    return {"team_id": team.pk, "key_id": key.pk}
+
+
+@pytest.fixture
+def writer(journal: Journal, journals: Path) -> Iterator[Writer]:
+    made = Writer(journal, journals, pause_s=0.01)
+    yield made
+    if made.running:
+        made.stop()
+
+
+def test_a_call_is_booked_with_its_attempts(call_of_alice: dict[str, int]) -> None:
+    call = opened(**call_of_alice, tags={"app": "tide"})
+
+    book([settled(call)])
+
+    entry = Entry.objects.get()
+    assert str(entry.call_id) == call.call_id
+    assert (entry.team.name, entry.key.name, entry.route) == ("Tide", "alice's", "gpt-4o")
+    assert (entry.outcome, entry.status, entry.code) == ("answered", 200, "")
+    assert (entry.input_tokens, entry.output_tokens, entry.usage_basis) == (10, 35, "reported")
+    assert (entry.cost_nanos, entry.latency_us, entry.tags) == (22_500, 400_100, {"app": "tide"})
+    assert entry.ended_at.isoformat() == "2026-09-21T14:13:20.400100+00:00"
+    [attempt] = entry.attempts.all()
+    assert (attempt.attempt_no, attempt.provider, attempt.cost_nanos) == (1, "openai", 22_500)
+
+
+def test_a_replay_changes_nothing(call_of_alice: dict[str, int]) -> None:
+    call = opened(**call_of_alice)
+    book([settled(call)])
+
+    book([settled(call), settled(call, cost_nanos=1)])
+
+    assert Entry.objects.get().cost_nanos == 22_500
+    assert Attempt.objects.count() == 1
+
+
+def test_a_batch_is_booked_whole_or_not_at_all(call_of_alice: dict[str, int]) -> None:
+    good, bad = settled(opened(**call_of_alice)), settled(opened(**call_of_alice), cost_nanos=None)
+
+    with pytest.raises(DatabaseError):
+        book([good, bad])
+
+    assert Entry.objects.count() == 0
+
+
+def test_the_journal_is_carried_over_and_forgotten(
+    writer: Writer, journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    for _ in range(300):
+        call = opened(**call_of_alice)
+        journal.settle(journal.open(call), settled(call))
+    assert len(journal.segments) > 1
+
+    writer.carry_over()
+
+    assert Entry.objects.count() == 300
+    assert len(journal.segments) == 1
+
+
+def test_a_segment_with_an_open_call_is_kept(
+    writer: Writer, journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    still_open = opened(**call_of_alice)
+    ticket = journal.open(still_open)
+    for _ in range(300):
+        call = opened(**call_of_alice)
+        journal.settle(journal.open(call), settled(call))
+    segments = len(journal.segments)
+
+    writer.carry_over()
+    assert len(journal.segments) == segments > 1
+
+    journal.dispatch(ticket, dispatched(still_open))
+    journal.settle(ticket, settled(still_open))
+    writer.carry_over()
+    assert len(journal.segments) == 1
+    assert Entry.objects.count() == 301
+
+
+def test_a_locked_database_makes_the_journal_longer_and_nothing_else(
+    writer: Writer, journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        assert cursor.fetchone()[0] == 5000
+    locker = sqlite3.connect(settings.DATABASES["default"]["NAME"], isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    writer.start()
+    call = opened(**call_of_alice)
+    journal.settle(journal.open(call), settled(call))
+
+    eventually(lambda: writer.behind, within_s=20, what="the writer's failure")
+    assert Entry.objects.count() == 0
+
+    locker.execute("ROLLBACK")
+    locker.close()
+    eventually(lambda: Entry.objects.count() == 1, within_s=20, what="the entry")
+    eventually(lambda: not writer.behind, what="the writer's recovery")
+
+
+def test_stopping_carries_over_what_there_is(
+    writer: Writer, journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    writer.start()
+    call = opened(**call_of_alice)
+    journal.settle(journal.open(call), settled(call))
+
+    writer.stop()
+
+    assert Entry.objects.count() == 1
+    assert "ledger-writer" not in [each.name for each in threading.enumerate()]
+
+
+def test_a_dead_process_beside_us_is_booked(
+    writer: Writer, journals: Path, call_of_alice: dict[str, int]
+) -> None:
+    other = Journal(journals / "other", max_bytes=1 << 20, segment_bytes=1 << 16)
+    other.open(opened(**call_of_alice))
+    other.close()
+
+    writer.start()
+
+    eventually(lambda: Entry.objects.filter(outcome="abandoned").count() == 1, what="the adopted entry")
+    assert not other.folder.exists()

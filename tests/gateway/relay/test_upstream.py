@@ -1,0 +1,131 @@
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway import errors
+from gateway.relay.catalog import Secret, Target
+from gateway.relay.records import Usage
+from gateway.relay.upstream import failure_of, masked, retry_after_s, usage_of_answer
+
+TARGET = Target(1, 1, "openai", "https://api.example/v1", "gpt", Secret("sk-very-secret-credential"))
+
+
+@dataclass
+class Answer:
+    """An answer that has come whole."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json"
+    retry_after: str | None = None
+    retry_after_ms: str | None = None
+
+    async def whole(self, limit: int) -> bytes:
+        return self.body[:limit]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+SAID = b'{"error":{"message":"No such tide","code":"no_tide","param":"tide"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (400, errors.UpstreamRejected, 400),
+        (404, errors.UpstreamRejected, 404),
+        (413, errors.UpstreamRejected, 413),
+        (422, errors.UpstreamRejected, 422),
+        (401, errors.UpstreamRefusesUs, 502),
+        (402, errors.UpstreamRefusesUs, 502),
+        (403, errors.UpstreamRefusesUs, 502),
+        (408, errors.UpstreamTimedOut, 504),
+        (504, errors.UpstreamTimedOut, 504),
+        (429, errors.UpstreamThrottled, 429),
+        (500, errors.UpstreamFailed, 502),
+        (503, errors.UpstreamFailed, 502),
+        (529, errors.UpstreamFailed, 502),
+        (302, errors.UpstreamFailed, 502),
+        (204, errors.UpstreamFailed, 502),
+    ],
+)
+async def test_a_provider_status_becomes_our_error(status: int, kind: type, told: int) -> None:
+    failure = await failure_of(Answer(status, SAID), TARGET, 0.0)
+
+    assert type(failure) is kind
+    assert failure.status == told
+
+
+async def test_a_rejection_keeps_the_provider_own_words() -> None:
+    failure = await failure_of(Answer(400, SAID), TARGET, 0.0)
+
+    assert (failure.message, failure.code, failure.param) == ("No such tide", "no_tide", "tide")
+
+
+async def test_what_a_provider_says_of_our_credential_stays_here() -> None:
+    body = b'{"error":{"message":"Incorrect API key: sk-very-secret-credential"}}'
+    failure = await failure_of(Answer(401, body), TARGET, 0.0)
+    assert "Incorrect" not in failure.message
+
+
+async def test_our_credential_is_masked_in_any_message() -> None:
+    body = b'{"error":{"message":"key sk-very-secret-credential and sk-other-0123456789 are odd"}}'
+    failure = await failure_of(Answer(400, body), TARGET, 0.0)
+    assert failure.message == "key *** and *** are odd"
+    assert masked("nothing here", TARGET) == "nothing here"
+
+
+async def test_a_throttled_call_says_when_to_come_back() -> None:
+    failure = await failure_of(Answer(429, SAID, retry_after="7"), TARGET, 0.0)
+    assert (b"retry-after", b"7") in failure.headers()
+    assert (b"retry-after-ms", b"7000") in failure.headers()
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'"oh"', b'{"error":"plain words"}', b'{"error":null}', b"[" * 9999]
+)
+async def test_an_error_body_of_any_shape_is_borne(body: bytes) -> None:
+    assert (await failure_of(Answer(500, body), TARGET, 0.0)).status == 502
+
+
+@pytest.mark.parametrize(
+    ("header", "header_ms", "expected"),
+    [
+        ("5", None, 5.0),
+        ("0.5", None, 0.5),
+        ("5", "250", 0.25),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", None, 20.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None, 0.0),
+        ("soon", None, None),
+        ("-3", None, None),
+        ("1e9", None, None),
+        ("nan", None, None),
+        (None, None, None),
+        ("", "x", None),
+    ],
+)
+def test_when_to_come_back_in_every_spelling(
+    header: str | None, header_ms: str | None, expected: float | None
+) -> None:
+    assert retry_after_s(header, header_ms, now_s=100.0) == expected
+
+
+def test_usage_of_an_answer_is_the_reported_one() -> None:
+    body = b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}'
+    assert usage_of_answer(body, 1000) == Usage(9, 2, 0, "reported")
+
+
+def test_usage_of_an_answer_is_estimated_where_none_is_reported() -> None:
+    body = b'{"choices":[{"message":{"content":"12345678"}}]}'
+    assert usage_of_answer(body, 40) == Usage(10, 3, 0, "estimated")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"usage":', b"[1]", b'"x"'])
+def test_an_answer_that_is_no_json_object_is_a_failure(body: bytes) -> None:
+    with pytest.raises(errors.UpstreamFailed):
+        usage_of_answer(body, 10)
