@@ -184,14 +184,14 @@ class RelayApplication:
         if self.draining:
             raise stopping()
         caller = await self._caller(head)
-        body = await self._body(receive, line, began)
+        body = await self._body(receive, head.content_length, line, began)
         call = understand(body, began, head.tags)
         reply.call_id = call.call_id
-        ear = asyncio.ensure_future(_hear(receive, line))
+        ear = Ear(receive, line)
         try:
             await self._relay.carry(call, caller, line, reply)
         finally:
-            ear.cancel()
+            ear.close()
 
     async def _caller(self, head: edge.Head) -> Caller:
         """Raises InvalidApiKey, Unavailable."""
@@ -206,11 +206,11 @@ class RelayApplication:
             raise InvalidApiKey
         return caller
 
-    async def _body(self, receive: Receive, line: Lifeline, began: float) -> bytes:
+    async def _body(self, receive: Receive, length: int | None, line: Lifeline, began: float) -> bytes:
         """The whole body. Raises InvalidCall 413 at the first byte too many, 408 when it does not come."""
         line.expect(began + self._body_timeout_s, Cut.SLOW_BODY)
         try:
-            body = await self._drain(receive)
+            body = await self._drain(receive, length)
         except asyncio.CancelledError:
             if line.cut is not Cut.SLOW_BODY:
                 raise
@@ -219,7 +219,8 @@ class RelayApplication:
         line.expect(float("inf"), Cut.DEADLINE)
         return body
 
-    async def _drain(self, receive: Receive) -> bytes:
+    async def _drain(self, receive: Receive, length: int | None) -> bytes:
+        """Read to the end; where the length was announced, nothing needs to say that it is the end."""
         body = b""
         parts: list[bytes] = []
         size = 0
@@ -235,15 +236,38 @@ class RelayApplication:
                 parts.append(part)
             else:
                 body = part
-            if not message.get("more_body", False):
+            if size == length or not message.get("more_body", False):
                 return body + b"".join(parts) if parts else body
 
 
-async def _hear(receive: Receive, line: Lifeline) -> None:
-    """Wait for the client to hang up, for the whole call."""
-    while (await receive())["type"] != "http.disconnect":
-        continue
-    line.cut_off(Cut.HUNG_UP)
+class Ear:
+    """Hears the client hang up, for the whole call.
+
+    A server's `receive()` is a coroutine or, under Granian, already a future; a callback serves both,
+    and under Granian spares a task for each call.
+    """
+
+    __slots__ = ("_heard", "_line", "_receive")
+
+    def __init__(self, receive: Receive, line: Lifeline) -> None:
+        self._receive, self._line = receive, line
+        self._listen()
+
+    def _listen(self) -> None:
+        self._heard: asyncio.Future[Message] = asyncio.ensure_future(self._receive())
+        self._heard.add_done_callback(self._hear)
+
+    def _hear(self, heard: "asyncio.Future[Message]") -> None:
+        if heard.cancelled():
+            return
+        if heard.result()["type"] == "http.disconnect":
+            self._line.cut_off(Cut.HUNG_UP)
+        else:
+            self._listen()
+
+    def close(self) -> None:
+        self._heard.remove_done_callback(self._hear)
+        self._heard.cancel()
 
 
 def _wrong_method(right: str) -> InvalidCall:

@@ -26,10 +26,8 @@ class _Delta(Struct):
     refusal: Raw = NULL
 
     def says_something(self) -> bool:
-        return any(
-            bytes(each) not in _EMPTY
-            for each in (self.content, self.tool_calls, self.reasoning_content, self.refusal)
-        )
+        said = (self.content, self.tool_calls, self.reasoning_content, self.refusal)
+        return any(each is not NULL and bytes(each) not in _EMPTY for each in said)
 
 
 class _Choice(Struct):
@@ -105,7 +103,7 @@ class EventReader:
             return event  # JSON of another shape: not ours to judge
         except (msgspec.DecodeError, RecursionError):
             raise UpstreamFailed("The provider's stream broke: it sent an event that is not JSON.") from None
-        if bytes(chunk.error) != b"null":
+        if chunk.error is not NULL and bytes(chunk.error) != b"null":
             raise UpstreamFailed(
                 f"The provider ended the stream with an error. {_message(chunk.error)}".strip()
             )
@@ -113,7 +111,9 @@ class EventReader:
             if choice.delta is not None and choice.delta.says_something():
                 self.spoke = True
                 self.written_tokens += 1
-        return event if bytes(chunk.usage) == b"null" else self._usage(event, payload, chunk)
+        if chunk.usage is NULL or bytes(chunk.usage) == b"null":
+            return event
+        return self._usage(event, payload, chunk)
 
     def _usage(self, event: bytes, payload: bytes, chunk: _Chunk) -> bytes | None:
         self.usage = tokens.reported(chunk.usage) or self.usage

@@ -109,18 +109,18 @@ class AiohttpAnswer:
         self.retry_after_ms = headers.get("Retry-After-Ms")
 
     async def whole(self, limit: int) -> bytes:
-        first = b""
-        rest: list[bytes] = []
+        parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the provider's answer is larger than {limit} bytes")
-            if first:
-                rest.append(chunk)
-            else:
-                first = chunk
-        return first + b"".join(rest) if rest else first
+        readany = self._response.content.readany
+        try:
+            while chunk := await readany():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"the provider's answer is larger than {limit} bytes")
+                parts.append(chunk)
+        except (aiohttp.ClientError, OSError) as why:
+            raise _broke_off(why) from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         content = self._response.content
@@ -128,7 +128,7 @@ class AiohttpAnswer:
             while chunk := await content.readany():
                 yield chunk
         except (aiohttp.ClientError, OSError) as why:
-            raise Broken(f"the provider's answer broke off ({type(why).__name__})") from None
+            raise _broke_off(why) from None
 
     def close(self) -> None:
         if not self._closed:
@@ -142,13 +142,12 @@ class AiohttpAnswer:
 
 @dataclass(slots=True)
 class _Line:
-    """What is kept for one target: its session, its pool, and the parts of a request that do not change."""
+    """What is kept for one target: its session with the headers of every request, and its pool."""
 
     target: Target
     session: aiohttp.ClientSession
     pool: Pool
     url: URL
-    headers: CIMultiDict[str]
 
     def serves(self, target: Target) -> bool:
         """Whether this line still leads to the target as it is now."""
@@ -167,9 +166,9 @@ class AiohttpTransport:
         line = self._line(target)
         await line.pool.acquire()
         try:
-            headers = line.headers.copy()
-            headers["X-Request-Id"] = call_id
-            response = await line.session.post(line.url, data=body, headers=headers, allow_redirects=False)
+            response = await line.session.post(
+                line.url, data=body, headers={"X-Request-Id": call_id}, allow_redirects=False
+            )
         except BaseException as why:
             line.pool.release()
             if isinstance(why, aiohttp.ClientError | OSError | ValueError):
@@ -197,9 +196,9 @@ class AiohttpTransport:
     def _open(self, target: Target) -> _Line:
         url = URL(f"{target.base_url.rstrip('/')}/chat/completions")
         _check_literal(url, allow_private=self._config.allow_private)
-        return _Line(target, self._session(), Pool(self._config), url, _headers(target))
+        return _Line(target, self._session(target), Pool(self._config), url)
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, target: Target) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=self._config.keepalive_expiry_s,
@@ -207,6 +206,7 @@ class AiohttpTransport:
         )
         return aiohttp.ClientSession(
             connector=connector,
+            headers=_headers(target),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -243,6 +243,10 @@ def _headers(target: Target) -> CIMultiDict[str]:
     if target.credential is not None:
         headers["Authorization"] = f"Bearer {target.credential.value}"
     return headers
+
+
+def _broke_off(why: Exception) -> Broken:
+    return Broken(f"the provider's answer broke off ({type(why).__name__})")
 
 
 def _translated(why: Exception) -> TransportError:

@@ -1,0 +1,109 @@
+"""An orderly end: what is open may finish, what is late is told, nothing is left behind."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import psutil
+import pytest
+
+from tests.served import Served, eventually, serve
+
+
+class Stream(threading.Thread):
+    """A streamed call in a thread of its own; keeps what came."""
+
+    def __init__(self, served: Served, model_name: str = "gpt-4o", **fields: object) -> None:
+        super().__init__(daemon=True)
+        self._served = served
+        self._body = {
+            "model": model_name,
+            "stream": True,
+            "messages": [{"role": "user", "content": "Hello"}],
+            **fields,
+        }
+        self.body = b""
+
+    def run(self) -> None:
+        headers = {"Authorization": f"Bearer {self._served.api_key}"}
+        url = f"{self._served.base_url}/chat/completions"
+        with (
+            contextlib.suppress(httpx.TransportError),  # a killed gateway says no goodbye
+            httpx.stream("POST", url, json=self._body, headers=headers, timeout=60) as answer,
+        ):
+            for each in answer.iter_bytes():
+                self.body += each
+
+
+@pytest.fixture
+def gateway(var_dir: Path) -> Iterator[Served]:
+    with serve(var_dir, DRAIN_S="2") as running:
+        yield running
+
+
+def processes_of(served: Served) -> list[psutil.Process]:
+    assert served.process is not None
+    top = psutil.Process(served.process.pid)
+    return [top, *top.children(recursive=True)]
+
+
+def started(served: Served, **fields: object) -> Stream:
+    stream = Stream(served, **fields)  # type: ignore[arg-type]
+    stream.start()
+    eventually(lambda: b"content" in stream.body, what="the stream's first content")
+    return stream
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_an_open_stream_may_end_and_no_process_stays(gateway: Served, stop: signal.Signals) -> None:
+    stream = started(gateway, max_tokens=30)
+    family = processes_of(gateway)
+
+    os.kill(family[0].pid, stop)
+    stream.join(20)
+    psutil.wait_procs(family, timeout=20)
+
+    assert stream.body.rstrip().endswith(b"data: [DONE]")
+    assert [each for each in family if each.is_running()] == []
+    assert gateway.rows("SELECT outcome FROM gateway_entry") == [("answered",)]
+    assert list((gateway.var_dir / "journal").iterdir()) == []
+
+
+def test_a_stream_that_is_late_ends_with_an_error_event(var_dir: Path) -> None:
+    with serve(var_dir, DRAIN_S="0") as gateway:
+        stream = started(gateway)
+        gateway.stop()
+        stream.join(20)
+
+    assert b'"code":"overloaded"' in stream.body
+    assert b"[DONE]" not in stream.body
+    assert gateway.rows("SELECT outcome FROM gateway_entry") == [("truncated",)]
+
+
+def test_ctrl_c_reaches_the_whole_process_group_and_still_drains(gateway: Served) -> None:
+    stream = started(gateway, max_tokens=30)
+    family = processes_of(gateway)
+
+    os.killpg(os.getpgid(family[0].pid), signal.SIGINT)
+    stream.join(20)
+    psutil.wait_procs(family, timeout=20)
+
+    assert stream.body.rstrip().endswith(b"data: [DONE]")
+    assert [each for each in family if each.is_running()] == []
+
+
+def test_a_worker_that_was_killed_is_replaced_and_its_calls_are_on_the_books(gateway: Served) -> None:
+    stream = started(gateway)
+    [worker] = [each for each in processes_of(gateway)[1:] if "simulate_upstream" not in each.cmdline()]
+
+    worker.kill()
+
+    eventually(lambda: "200 OK" in gateway.get("/readyz"), within_s=20, what="the new worker")
+    eventually(
+        lambda: gateway.rows("SELECT outcome FROM gateway_entry") == [("abandoned",)], what="the entry"
+    )
+    stream.join(10)
