@@ -41,7 +41,6 @@ POLL_S = 0.5
 FLUSH_USES_S = 10.0
 SWITCH_INTERVAL_S = 0.0002
 """A busy Python thread holds the relay's loop up for this long, not for the usual 5 ms."""
-LOOK_UP_THREADS = 4
 
 
 class CannotStart(Exception):
@@ -80,9 +79,10 @@ class Gateway:
         env = settings.ENV
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._hold_the_relay(env.var_dir / "relay.lock")
-        threads = ThreadPoolExecutor(LOOK_UP_THREADS, thread_name_prefix="look-up")
+        self._keys = keys = Authenticator(settings.KEY_PEPPERS)
+        self._stack.push_async_callback(keys.close)
+        threads = ThreadPoolExecutor(1, thread_name_prefix="changes")
         self._stack.callback(threads.shutdown)
-        self._keys = keys = Authenticator(settings.KEY_PEPPERS, executor=threads)
         root = env.var_dir / "journal"
         await asyncio.to_thread(self._read_what_is_there, root)
         self._journal = journal = self._open_journal(root)
@@ -105,7 +105,7 @@ class Gateway:
         except BlockingIOError:
             os.close(lock)
             raise CannotStart(
-                f"another gateway already runs on {path.parent}: stop it first, or give this one its own VAR_DIR."
+                f"another gateway already runs on {path.parent}: stop it, or give this one its own VAR_DIR."
             ) from None
         self._stack.callback(os.close, lock)
 
@@ -213,9 +213,8 @@ class Gateway:
                 self._snapshot.refresh()
                 self._seen = number
         except DatabaseError:
+            connection.close()  # the next look makes a fresh one
             return False
-        finally:
-            connection.close()
         return True
 
     async def _flush_uses(self, threads: ThreadPoolExecutor) -> None:

@@ -1,0 +1,262 @@
+"""What providers really do, over real sockets, whole and streamed."""
+
+import asyncio
+import gzip
+import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import pytest
+
+from gateway.simulator import Fault, Step
+from tests.gateway.simulator.helpers import ask, chat, ended, events, streamed, text_of, usages
+
+ERRORS = [fault for fault in Fault if fault.status is not None]
+
+
+async def collect(answer, came):
+    """The body as it comes; what came before it broke is in `came`."""
+    async for piece in answer.content.iter_any():
+        came += piece
+
+
+BOTH = pytest.mark.parametrize("request_for", [chat, streamed], ids=["whole", "streamed"])
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ERRORS)
+async def test_an_error_status_has_openais_shape(client, simulator, fault, request_for):
+    status, headers, body = await ask(client, request_for(fault.model_name))
+    line = await ended(simulator)
+
+    assert status == fault.status
+    assert headers["content-type"] == "application/json"
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+    assert (line.fault, line.status, line.completion_tokens, line.usage) == (fault, status, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "value"),
+    [
+        (Fault.THROTTLED, None, None),
+        (Fault.THROTTLED_SECONDS, "retry-after", "7"),
+        (Fault.THROTTLED_MS, "retry-after-ms", "6500"),
+    ],
+)
+async def test_a_429_says_when_to_come_back_in_one_spelling(client, simulator, fault, name, value):
+    simulator.script([Step(fault=fault, retry_after_s=6.5)])
+    _, headers, _ = await ask(client, chat())
+    said = {each.lower(): headers[each] for each in headers if each.lower().startswith("retry-after")}
+    assert said == ({name: value} if name else {})
+
+
+async def test_a_429_may_say_it_as_an_http_date(client, simulator):
+    simulator.script([Step(fault=Fault.THROTTLED_DATE, retry_after_s=3600)])
+    _, headers, _ = await ask(client, chat())
+    ahead = parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)
+    assert 3500 < ahead.total_seconds() <= 3602
+
+
+async def test_a_401_repeats_the_credential_as_some_providers_do(client):
+    _, _, body = await ask(client, chat(Fault.UNAUTHORIZED.model_name))
+    assert b"sk-simulated" in body
+
+
+async def test_an_errors_message_can_be_told(client, simulator):
+    simulator.script([Step(fault=Fault.BAD_REQUEST, text="too many words")])
+    _, _, body = await ask(client, chat())
+    assert json.loads(body)["error"]["message"] == "too many words"
+
+
+@BOTH
+async def test_a_slow_first_token_comes_long_after_the_headers(client, simulator, request_for):
+    simulator.script([Step(fault=Fault.SLOW_FIRST_TOKEN, pause_s=60)])
+    async with client.post("/v1/chat/completions", json=request_for()) as answer:
+        assert answer.status == 200
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(answer.content.readany(), 0.05)
+        answer.close()
+    line = await ended(simulator)
+    assert (line.status, line.bytes_sent, line.client_gone) == (200, 0, True)
+
+
+@BOTH
+async def test_a_slow_first_token_is_followed_by_a_whole_answer(client, simulator, request_for):
+    simulator.script([Step(fault=Fault.SLOW_FIRST_TOKEN, pause_s=0.01)])
+    await ask(client, request_for())
+    assert (await ended(simulator)).sent_whole
+
+
+@BOTH
+async def test_a_slow_drip_ends_after_many_pieces(client, simulator, request_for):
+    simulator.script([Step(fault=Fault.SLOW_DRIP, pause_s=0.0005)])
+    async with client.post("/v1/chat/completions", json=request_for(max_tokens=6)) as answer:
+        pieces = [piece async for piece, _ in answer.content.iter_chunks()]
+    line = await ended(simulator)
+    assert line.sent_whole
+    assert len(pieces) > 5
+    assert line.completion_tokens == 6
+
+
+@BOTH
+async def test_a_stall_ends_only_when_the_client_goes(client, simulator, request_for):
+    async with client.post("/v1/chat/completions", json=request_for(Fault.STALL.model_name)) as answer:
+        came = bytearray()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(collect(answer, came), 0.1)
+        assert simulator.journal.ended() == []
+        answer.close()
+    line = await ended(simulator)
+    assert (line.client_gone, line.sent_whole, line.bytes_sent) == (True, False, len(came))
+    assert len(came) > 0
+
+
+async def test_a_stream_breaks_off_after_as_many_tokens_as_told(client, simulator):
+    simulator.script([Step(fault=Fault.TRUNCATED, after_tokens=5)])
+    _, _, body = await ask(client, streamed())
+    line = await ended(simulator)
+    assert len([chunk for chunk in events(body) if chunk["choices"][0]["delta"].get("content")]) == 5
+    assert line.completion_tokens == 5
+
+
+async def test_a_truncated_stream_ends_cleanly_without_done_and_usage(client, simulator):
+    _, _, body = await ask(client, streamed(Fault.TRUNCATED.model_name))
+    chunks, line = events(body), await ended(simulator)
+    assert "[DONE]" not in chunks
+    assert usages(chunks) == []
+    assert (line.sent_whole, line.client_gone) == (False, False)
+
+
+async def test_a_truncated_whole_answer_is_half_a_document(client, simulator):
+    status, _, body = await ask(client, chat(Fault.TRUNCATED.model_name))
+    assert status == 200
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(body)
+    assert not (await ended(simulator)).sent_whole
+
+
+async def test_an_error_event_ends_a_stream(client, simulator):
+    _, _, body = await ask(client, streamed(Fault.ERROR_EVENT.model_name))
+    *chunks, last = events(body)
+    assert len(text_of(chunks)) > 0
+    assert last["error"]["type"] == "server_error"
+    assert not (await ended(simulator)).sent_whole
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fault", "error", "some_body"),
+    [
+        (Fault.CLOSE_MID_STREAM, None, True),
+        (Fault.RESET_MID_STREAM, ConnectionResetError, True),
+        (Fault.RESET_AFTER_HEADERS, ConnectionResetError, False),
+    ],
+)
+async def test_a_connection_breaks_in_the_body(client, simulator, fault, error, some_body, request_for):
+    came = bytearray()
+    async with client.post("/v1/chat/completions", json=request_for(fault.model_name)) as answer:
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError) as broken:
+            await collect(answer, came)
+    line = await ended(simulator)
+
+    assert ("ConnectionResetError" in str(broken.value)) is (error is ConnectionResetError)
+    assert (len(came) > 0) is some_body
+    assert (line.bytes_sent, line.sent_whole, line.client_gone) == (len(came), False, False)
+
+
+@BOTH
+async def test_a_connection_is_reset_before_the_headers(client, simulator, request_for):
+    with pytest.raises((ConnectionResetError, aiohttp.ClientOSError), match="reset"):
+        await ask(client, request_for(Fault.RESET_BEFORE_HEADERS.model_name))
+    assert (await ended(simulator)).status is None
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fault", "content_type"),
+    [
+        (Fault.GARBAGE_HTML, "text/html"),
+        (Fault.GARBAGE_JSON, "application/json"),
+        (Fault.GARBAGE_SSE, "text/event-stream"),
+    ],
+)
+async def test_garbage_comes_with_a_200(client, fault, content_type, request_for):
+    status, headers, body = await ask(client, request_for(fault.model_name))
+    assert status == 200
+    assert headers["content-type"].startswith(content_type)
+    with pytest.raises(ValueError):
+        events(body) if fault is Fault.GARBAGE_SSE else json.loads(body)
+
+
+async def test_a_huge_body_is_valid_and_as_large_as_told(client, simulator):
+    simulator.script([Step(fault=Fault.HUGE_BODY, body_bytes=3_000_000, count=2)])
+    _, _, whole = await ask(client, chat())
+    _, _, stream = await ask(client, streamed())
+
+    assert len(whole) > 3_000_000
+    assert json.loads(whole)["object"] == "chat.completion"
+    assert max(len(part) for part in stream.split(b"\n\n")) > 3_000_000
+    assert events(stream)[-1] == "[DONE]"
+    assert text_of(events(stream)) == json.loads(whole)["choices"][0]["message"]["content"]
+
+
+async def test_a_huge_body_that_nobody_reads_is_not_sent(client, simulator):
+    """Back-pressure: the simulator holds what the sockets take, not the whole of it."""
+    simulator.script([Step(fault=Fault.HUGE_BODY, body_bytes=1 << 30)])
+    async with client.post("/v1/chat/completions", json=chat()) as answer:
+        answer.close()
+    line = await ended(simulator)
+    assert line.client_gone
+    assert line.bytes_sent < 1 << 28
+
+
+@BOTH
+async def test_gzip_comes_unasked(client, request_for):
+    _, headers, body = await ask(client, request_for(Fault.GZIP.model_name, max_tokens=2))
+    assert headers["content-encoding"] == "gzip"
+    assert b"simulated" in gzip.decompress(body)
+
+
+async def test_a_redirect_leads_elsewhere_on_the_same_simulator(client, simulator):
+    status, headers, _ = await ask(client, chat(Fault.REDIRECT.model_name))
+    assert status == 307
+    assert headers["location"] == f"{simulator.base_url}/elsewhere"
+
+
+async def test_usage_may_come_beside_choices(client, simulator):
+    _, _, body = await ask(client, streamed(Fault.USAGE_BESIDE_CHOICES.model_name))
+    *_, last, done = events(body)
+    assert done == "[DONE]"
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert usages([last])[0]["completion_tokens"] == (await ended(simulator)).completion_tokens
+    assert len(usages(events(body))) == 1
+
+
+async def test_usage_may_come_on_every_chunk_and_grows(client, simulator):
+    _, _, body = await ask(client, streamed(Fault.USAGE_ON_EVERY_CHUNK.model_name))
+    counts = [usage["completion_tokens"] for usage in usages(events(body))]
+    assert len(counts) == len(events(body)) - 1
+    assert counts[:3] == [0, 1, 2]
+    assert counts == sorted(counts)
+    line = await ended(simulator)
+    assert counts[-1] == line.completion_tokens == line.usage.completion_tokens
+
+
+@BOTH
+async def test_usage_may_be_missing_although_asked_for(client, simulator, request_for):
+    _, _, body = await ask(client, request_for(Fault.USAGE_MISSING.model_name))
+    line = await ended(simulator)
+    assert b"total_tokens" not in body
+    assert line.usage is None
+    assert line.completion_tokens > 0
+
+
+@BOTH
+async def test_usage_may_be_zero_whatever_was_sent(client, simulator, request_for):
+    _, _, body = await ask(client, request_for(Fault.USAGE_ZERO.model_name))
+    line = await ended(simulator)
+    assert b'"total_tokens":0' in body
+    assert line.usage.completion_tokens == 0
+    assert line.completion_tokens > 0
