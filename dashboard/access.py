@@ -57,9 +57,21 @@ def _printable(line: str) -> str:
 
 
 def page_facts(request: HttpRequest) -> dict[str, object]:
-    """For the base template: whether any of what is shown may be simulated."""
-    from gateway.models import Provider  # the formatter above is needed before the apps are loaded
-
+    """For the templates: whether what is shown may be simulated, and a model name that can be called."""
     if not request.user.is_authenticated:
         return {}
-    return {"simulated": Provider.objects.filter(simulated=True, enabled=True).exists()}
+    return {"simulated": _is_simulated(), "example_model_name": _example_model_name}
+
+
+def _is_simulated() -> bool:
+    from gateway.models import Provider  # the formatter above is needed before the apps are loaded
+
+    return Provider.objects.filter(simulated=True, enabled=True).exists()
+
+
+def _example_model_name() -> str:
+    """Asked for only where a page shows how to call; the cheapest to guess is a small one."""
+    from gateway.models import Route
+
+    names = list(Route.objects.filter(enabled=True).values_list("model_name", flat=True))
+    return min(names, key=lambda name: ("mini" not in name, name), default="gpt-4o-mini")

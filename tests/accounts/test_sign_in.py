@@ -1,0 +1,261 @@
+"""Sign-in and what belongs to it, as django-allauth does it in our look."""
+
+import re
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pyotp
+import pytest
+from allauth.mfa.models import Authenticator
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.core import mail
+from django.test import Client
+from django.urls import NoReverseMatch, get_resolver, reverse
+
+from accounts.models import User
+from tests.accounts.conftest import PASSWORD
+from tests.accounts.pages import inline_parts
+
+NEW_PASSWORD = "another long passphrase 2"
+
+
+ONLY_WITH_A_SECOND_FACTOR = {
+    "/accounts/2fa/totp/deactivate/",
+    "/accounts/2fa/recovery-codes/",
+    "/accounts/2fa/recovery-codes/download/",
+}
+
+
+def text_of(response) -> str:
+    return response.content.decode()
+
+
+def sign_in(email: str, password: str = PASSWORD, client: Client | None = None):
+    client = client or Client()
+    return client, client.post("/accounts/login/", {"login": email, "password": password})
+
+
+def confirm_password(client: Client) -> None:
+    """What is sensitive asks for the password again."""
+    client.post("/accounts/reauthenticate/", {"password": PASSWORD})
+
+
+def turn_on_totp(client: Client) -> str:
+    confirm_password(client)
+    page = text_of(client.get("/accounts/2fa/totp/activate/"))
+    secret = re.search(r'id="authenticator_secret"[^>]* value="([A-Z2-7]+)"', page)[1]
+    client.post("/accounts/2fa/totp/activate/", {"code": pyotp.TOTP(secret).now()})
+    return secret
+
+
+def allauth_paths() -> list[str]:
+    """Every page of django-allauth that is reachable without a made-up argument."""
+    names = {name for name in get_resolver().reverse_dict if isinstance(name, str)}
+    paths = []
+    for name in sorted(names):
+        if name.startswith(("account_", "mfa_")):
+            try:
+                paths.append(reverse(name))
+            except NoReverseMatch:  # it needs a key from a mail; those have tests of their own
+                continue
+    return paths
+
+
+def test_the_walk_finds_the_pages():
+    assert {"/accounts/login/", "/accounts/password/reset/", "/accounts/2fa/totp/activate/"} <= set(
+        allauth_paths()
+    )
+
+
+@pytest.mark.parametrize("path", allauth_paths())
+@pytest.mark.parametrize("who", ["nobody", "alice", "alice with a second factor"])
+def test_every_page_keeps_the_policy(request, db, who, path):
+    client = Client()
+    if who != "nobody":
+        client, _ = sign_in(request.getfixturevalue("alice").email)
+        confirm_password(client)
+    if "factor" in who:
+        turn_on_totp(client)
+    response = client.get(path, follow=True)
+    is_not_there = path == "/accounts/email/" or (who == "alice" and path in ONLY_WITH_A_SECOND_FACTOR)
+    assert response.status_code == (404 if is_not_there else 200)
+    if response["Content-Type"].startswith("text/html"):
+        assert inline_parts(text_of(response)) == []
+        assert "penstock.css" in text_of(response)
+
+
+def test_right_password_signs_in(alice):
+    client, response = sign_in("Alice@example.com")
+    assert response["Location"] == "/"
+    assert get_user(client) == alice
+
+
+def test_after_sign_in_one_is_where_one_wanted_to_go(alice):
+    client = Client()
+    page = client.get("/keys/", follow=True)
+    assert 'name="next" value="/keys/"' in text_of(page)
+    response = client.post("/accounts/login/", {"login": alice.email, "password": PASSWORD, "next": "/keys/"})
+    assert response["Location"] == "/keys/"
+
+
+def test_nobody_is_sent_elsewhere_after_sign_in(alice):
+    client = Client()
+    form = {"login": alice.email, "password": PASSWORD, "next": "https://example.org/"}
+    assert client.post("/accounts/login/", form)["Location"] == "/"
+
+
+def test_a_wrong_password_and_an_unknown_address_get_the_same_answer(alice):
+    answers = []
+    for email in (alice.email, "nobody@example.com"):
+        client, response = sign_in(email, "wrong")
+        assert response.status_code == 200
+        assert not get_user(client).is_authenticated
+        answers.append(re.search(r'class="notice error"[^>]*>([^<]+)<', text_of(response))[1])
+    assert answers[0] == answers[1]
+
+
+def test_an_inactive_account_does_not_get_in(alice):
+    alice.is_active = False
+    alice.save()
+    client, _ = sign_in(alice.email)
+    assert not get_user(client).is_authenticated
+
+
+def test_guessing_a_password_is_slowed_down(alice):
+    for _ in range(5):
+        sign_in(alice.email, "wrong")
+    client, response = sign_in(alice.email)
+    assert not get_user(client).is_authenticated
+    assert "Too many failed login attempts" in text_of(response)
+
+
+def test_a_flood_of_tries_gets_a_page_of_ours(alice):
+    last = [sign_in(f"somebody{number}@example.com", "wrong")[1] for number in range(40)][-1]
+    assert last.status_code in (200, 429)
+    assert "Too many" in text_of(last)
+    assert inline_parts(text_of(last)) == []
+
+
+def test_sign_out_needs_a_click(as_, alice):
+    client = as_(alice)
+    client.get("/accounts/logout/")
+    assert get_user(client).is_authenticated
+    response = client.post("/accounts/logout/")
+    assert response["Location"] == "/accounts/login/"
+    assert not get_user(client).is_authenticated
+
+
+def test_nobody_signs_themselves_up(db):
+    form = {"email": "new@example.com", "password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    response = Client().post("/accounts/signup/", form)
+    assert "made by an administrator" in text_of(response)
+    assert not User.objects.exists()
+    assert "sign up" not in text_of(Client().get("/accounts/login/")).lower()
+
+
+def test_an_address_is_not_changed_by_its_owner(as_, alice):
+    for ask in (as_(alice).get, as_(alice).post):
+        assert ask("/accounts/email/").status_code in (404, 405)
+
+
+def test_a_password_is_changed_and_other_browsers_are_signed_out(alice):
+    here, _ = sign_in(alice.email)
+    elsewhere, _ = sign_in(alice.email)
+    form = {"oldpassword": PASSWORD, "password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    here.post("/accounts/password/change/", form)
+    assert get_user(here).is_authenticated
+    assert elsewhere.get("/keys/").status_code == 302
+    assert get_user(sign_in(alice.email, NEW_PASSWORD)[0]).is_authenticated
+
+
+def test_a_weak_password_is_refused(alice):
+    client, _ = sign_in(alice.email)
+    form = {"oldpassword": PASSWORD, "password1": "short", "password2": "short"}
+    page = text_of(client.post("/accounts/password/change/", form))
+    assert 'class="field-errors"' in page
+    assert inline_parts(page) == []
+
+
+def test_a_forgotten_password_is_reset_by_mail(alice):
+    client = Client()
+    response = client.post("/accounts/password/reset/", {"email": alice.email}, follow=True)
+    assert "The link is on its way" in text_of(response)
+
+    link = re.search(r"http://testserver(/accounts/password/reset/key/\S+)", mail.outbox[0].body)[1]
+    page = client.get(link, follow=True)
+    assert inline_parts(text_of(page)) == []
+    assert "Choose a new password" in text_of(page)
+    form = {"password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    done = client.post(page.redirect_chain[-1][0], form, follow=True)
+    assert "Your password is changed" in text_of(done)
+    assert get_user(sign_in(alice.email, NEW_PASSWORD)[0]).is_authenticated
+    assert "does not work any more" in text_of(Client().get(link, follow=True))
+
+
+def test_a_reset_does_not_tell_who_has_an_account(alice):
+    pages = [
+        text_of(Client().post("/accounts/password/reset/", {"email": email}, follow=True))
+        for email in (alice.email, "nobody@example.com")
+    ]
+    assert pages[0] == pages[1]
+    assert [message.to for message in mail.outbox] == [[alice.email]]
+
+
+def test_where_no_mail_server_is_configured_the_page_says_where_mail_goes(db, settings):
+    where = "VAR_DIR/mail"
+    assert where in text_of(Client().get("/accounts/password/reset/done/"))
+    settings.ENV = replace(settings.ENV, email_url="smtp://mail.example.com:25")
+    assert where not in text_of(Client().get("/accounts/password/reset/done/"))
+
+
+def test_without_a_mail_server_the_mail_is_a_private_file(alice, settings, tmp_path: Path):
+    settings.EMAIL_BACKEND = "accounts.mail.PrivateFiles"
+    settings.EMAIL_FILE_PATH = tmp_path / "mail"
+    Client().post("/accounts/password/reset/", {"email": alice.email})
+    (written,) = (tmp_path / "mail").iterdir()
+    assert "/accounts/password/reset/key/" in written.read_text()
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+
+
+def test_a_second_factor_is_asked_for_after_the_password(alice):
+    client, _ = sign_in(alice.email)
+    secret = turn_on_totp(client)
+    client.post("/accounts/logout/")
+
+    client, response = sign_in(alice.email)
+    assert response["Location"].startswith("/accounts/2fa/authenticate/")
+    assert not get_user(client).is_authenticated
+    page = client.get("/accounts/2fa/authenticate/")
+    assert inline_parts(text_of(page)) == []
+    client.post("/accounts/2fa/authenticate/", {"code": "000000"})
+    assert not get_user(client).is_authenticated
+    client.post("/accounts/2fa/authenticate/", {"code": recovery_codes(alice)[0]})
+    assert get_user(client).is_authenticated
+    assert secret not in text_of(client.get("/accounts/2fa/"))
+
+
+def recovery_codes(user: User) -> list[str]:
+    return Authenticator.objects.get(user=user, type="recovery_codes").wrap().get_unused_codes()
+
+
+def test_recovery_codes_are_shown_to_be_kept(alice):
+    client, _ = sign_in(alice.email)
+    turn_on_totp(client)
+    page = text_of(client.get("/accounts/2fa/recovery-codes/"))
+    assert all(code in page for code in recovery_codes(alice))
+    assert 'data-copy="recovery-codes"' in page
+
+
+def test_the_admin_signs_in_by_the_same_door(ada):
+    response = Client().get("/admin/", follow=True)
+    assert response.redirect_chain[-1][0].startswith("/accounts/login/")
+    response = Client().post("/admin/login/", {"username": ada.email, "password": PASSWORD})
+    assert response.status_code == 302
+    assert response["Location"].startswith("/accounts/login/")
+
+
+def test_mail_without_a_server_goes_to_private_files():
+    """pytest-django takes the setting's place during tests, so the file itself is read."""
+    assert "accounts.mail.PrivateFiles" in (settings.BASE_DIR / "dashboard" / "settings.py").read_text()
