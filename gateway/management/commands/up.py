@@ -25,7 +25,7 @@ from gateway.server import LET_GO_S, CannotStart, Server, hold, is_free, listen,
 from gateway.welcome import address, welcome
 
 LOOPBACK = "127.0.0.1"
-SIMULATOR_START_S = 30
+SIMULATOR_START_S = 60
 SIMULATOR_STOP_S = 5
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
@@ -51,7 +51,7 @@ def _up() -> None:
     env = settings.ENV
     os.umask(0o077)  # what is written under VAR_DIR is nobody else's to read
     lock = hold(env.var_dir / "up.lock")
-    with lock, listen(env.host, env.port) as listener:
+    with lock, listen(env.host, env.port, env.send_timeout_s) as listener:
         done = _prepare()
         raise_file_limit()
         simulator = _start_simulator()

@@ -1,0 +1,56 @@
+# Everything here starts from a fresh clone with Python 3.11 or newer and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+CODE := dashboard gateway accounts manage.py
+# Checks need settings, not a gateway: their secrets live beside the environment and are used for nothing else.
+CHECK := env VAR_DIR=$(VENV)/check-var SECURE_COOKIES=1 DEBUG=0
+MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check prove bench fmt
+
+help: ## Show what can be made
+	@echo "Penstock. Make one of:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## Run the gateway on http://localhost:8000 (HOST, PORT and VAR_DIR change that)
+	@exec $(BIN)/python manage.py up
+
+test: $(VENV)/.dev ## Run the tests
+	$(BIN)/pytest -m "not prove"
+
+check: $(VENV)/.dev ## Check format, lint, types, import layers, migrations and deployment settings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(CHECK) $(BIN)/mypy $(CODE)
+	$(BIN)/lint-imports
+	$(CHECK) $(BIN)/python manage.py makemigrations --check --dry-run
+	$(CHECK) $(BIN)/python manage.py check --deploy
+
+prove: $(VENV)/.dev ## Run the long proofs, each with its full number of repetitions
+	$(BIN)/pytest -m prove
+
+bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
+	$(BIN)/python -m benchmarks.run
+
+fmt: $(VENV)/.dev ## Format the code and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(MESSAGE)." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Python cannot make an environment: install its venv package (Debian: python3-venv)." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.run: requirements/run.txt | $(VENV)/.made
+	@echo "Installing what requirements/run.txt names; the next start is quick." >&2
+	@$(PIP) -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/.made
+	@echo "Installing what requirements/dev.txt names; the next time is quick." >&2
+	@$(PIP) -r requirements/dev.txt
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,239 @@
+"""First-run set-up: an administrator, a team, an API key, and the providers of the environment.
+
+What is there is left alone, so running it again changes nothing.
+Prints nothing: what was done, and what is to be shown once, is handed back.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import transaction
+
+from accounts.models import Team, User
+from accounts.services import create_key, create_team
+from gateway import default_prices, presets, services
+from gateway.models import Credential, Provider, Route, Target
+from gateway.presets import Registration, RoutePreset
+
+ADMIN_EMAIL = "PENSTOCK_ADMIN_EMAIL"
+ADMIN_PASSWORD = "PENSTOCK_ADMIN_PASSWORD"  # noqa: S105 - the variable's name
+VARIABLES = (ADMIN_EMAIL, ADMIN_PASSWORD)
+DEFAULT_EMAIL = "admin@penstock.internal"  # .internal is kept for private use, so it reaches nobody else
+TEAM_NAME = "Default"
+KEY_NAME = "first key"
+FIRST_CALL = "gpt-4o-mini"
+
+_OBVIOUS = re.compile(
+    "(admin|administrator|changeme|changemenow|default|letmein|password|penstock|qwerty|root|secret|test)*"
+)
+
+
+class SetUpRefused(Exception):
+    """Set-up cannot go on; the message is one sentence that helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Administrator:
+    """Who signs in first."""
+
+    email: str
+    password: str = field(repr=False)
+    generated: bool
+
+
+@dataclass(slots=True)
+class SetUp:
+    """What set-up did. `administrator` and `api_key` are there only in the run that made them."""
+
+    administrator: Administrator | None = None
+    api_key: str | None = field(default=None, repr=False)
+    sentences: list[str] = field(default_factory=list)
+    changed: bool = False
+
+
+def set_up(environ: Mapping[str, str], currency: str, simulator_url: Callable[[], str]) -> SetUp:
+    """Make what is missing, all or nothing. `simulator_url` is asked for only where a simulator is needed.
+
+    Raises SetUpRefused, Unusable.
+    """
+    found, sentences = presets.registrations(environ)
+    done = SetUp(sentences=sentences)
+    with transaction.atomic():
+        if not User.objects.filter(is_superuser=True).exists():
+            _make_accounts(administrator(environ), done)
+        if not found and not Provider.objects.exists():
+            found = [presets.simulator(simulator_url())]
+        for each in found:
+            _register(each, currency, done)
+        _name_missing_credentials(environ, done)
+        if not done.changed:
+            _remind_of_simulator(done)
+    return done
+
+
+def administrator(environ: Mapping[str, str]) -> Administrator:
+    """The administrator that the environment asks for. Raises SetUpRefused for one that is not safe."""
+    email = environ.get(ADMIN_EMAIL, "").strip() or DEFAULT_EMAIL
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise SetUpRefused(f"{ADMIN_EMAIL} is not an e-mail address: {email!r}.") from None
+    given = environ.get(ADMIN_PASSWORD, "")
+    if not given.strip():
+        return Administrator(email, secrets.token_urlsafe(12), generated=True)
+    _check_password(given, email)
+    return Administrator(email, given, generated=False)
+
+
+def _check_password(password: str, email: str) -> None:
+    why = ["It is the kind that everybody tries first."] if is_obvious(password) else []
+    try:
+        validate_password(password, User(email=email))
+    except ValidationError as refused:
+        why = refused.messages
+    if why:
+        raise SetUpRefused(
+            f"{ADMIN_PASSWORD} is refused: {why[0]} Choose another, or unset it to have one made."
+        )
+
+
+def is_obvious(password: str) -> bool:
+    """A default password or several, also with digits or signs in it, or nothing but those."""
+    return _OBVIOUS.fullmatch(re.sub(r"[\W\d_]", "", password.lower())) is not None
+
+
+def _make_accounts(who: Administrator, done: SetUp) -> None:
+    user = User.objects.filter(email__iexact=who.email).first()
+    if user:
+        raise SetUpRefused(
+            f"{who.email} is a user but no administrator: set {ADMIN_EMAIL} to another address."
+        )
+    user = User.objects.create_superuser(who.email, who.password)
+    team = Team.objects.filter(name=TEAM_NAME).first() or create_team(TEAM_NAME, user)
+    _, done.api_key = create_key(team, KEY_NAME, user)
+    done.administrator, done.changed = who, True
+
+
+def _register(wanted: Registration, currency: str, done: SetUp) -> None:
+    """Add a provider that is not there yet; to the OPENAI_COMPATIBLE_* one also new model names."""
+    provider = Provider.objects.filter(slug=wanted.slug).first()
+    if provider is None:
+        provider = _add_provider(wanted, done)
+        fresh = wanted.routes
+    elif wanted.slug == presets.COMPATIBLE:
+        fresh = _newly_asked_for(wanted, provider, done)
+    else:
+        return
+    targets = [_add_target(each, wanted, provider, currency) for each in fresh]
+    if fresh:
+        done.changed = True
+        done.sentences.append(_registered(wanted, fresh))
+        done.sentences.extend(_without_price(targets, currency))
+
+
+def _add_provider(wanted: Registration, done: SetUp) -> Provider:
+    provider = services.add_provider(wanted.slug, wanted.name, wanted.base_url, simulated=wanted.simulated)
+    if wanted.env_var:
+        services.refer_to_credential(provider, wanted.env_var)
+    if not wanted.simulated:
+        _switch_simulator_off(done)
+    return provider
+
+
+def _switch_simulator_off(done: SetUp) -> None:
+    """Real answers and made-up ones are never mixed unless an operator switches it on again."""
+    for simulated in Provider.objects.filter(simulated=True, enabled=True):
+        services.enable_provider(simulated, False)
+        done.sentences.append("A real provider is known now, so the simulated one is switched off.")
+
+
+def _newly_asked_for(wanted: Registration, provider: Provider, done: SetUp) -> tuple[RoutePreset, ...]:
+    if wanted.base_url != provider.base_url:
+        done.sentences.append(
+            f"{presets.COMPATIBLE_BASE_URL} is not the address that {provider.name} was set up with, "
+            f"{provider.base_url}, which is kept: change it under /admin/."
+        )
+        return ()
+    there = set(Target.objects.filter(provider=provider).values_list("upstream_model", flat=True))
+    return tuple(each for each in wanted.routes if each.upstream_model not in there)
+
+
+def _add_target(preset: RoutePreset, wanted: Registration, provider: Provider, currency: str) -> Target:
+    """A target with its list prices. A route made here without any lets calls through; others stay as set."""
+    prices = _list_prices(preset, wanted, currency)
+    route = services.route_called(preset.model_name) or services.add_route(
+        preset.model_name, unpriced=Route.Unpriced.REFUSED if prices else Route.Unpriced.ALLOWED
+    )
+    services.add_aliases(route, preset.aliases)
+    target = services.add_target(route, provider, preset.upstream_model, order=wanted.order)
+    for each in prices:
+        services.add_price(
+            target,
+            each.valid_from,
+            input_nanos=each.input_nanos,
+            cached_input_nanos=each.cached_input_nanos,
+            output_nanos=each.output_nanos,
+            source=default_prices.SOURCE,
+        )
+    return target
+
+
+def _list_prices(
+    preset: RoutePreset, wanted: Registration, currency: str
+) -> tuple[default_prices.ListPrice, ...]:
+    if currency != default_prices.CURRENCY:
+        return ()
+    return default_prices.list_prices(preset.upstream_model, wanted.price_list, wanted.base_url)
+
+
+def _registered(wanted: Registration, routes: tuple[RoutePreset, ...]) -> str:
+    names = ", ".join(each.model_name for each in routes)
+    if wanted.simulated:
+        keys = " or ".join((", ".join(presets.API_KEYS[:-1]), presets.API_KEYS[-1]))
+        return (
+            f"No provider key is set, so answers are simulated and labelled so, for {names}. "
+            f"For real ones set {keys}, and start again."
+        )
+    return f"{wanted.name} answers to {names}."
+
+
+def _without_price(targets: list[Target], currency: str) -> Iterator[str]:
+    """What becomes of calls to targets without a price, and how to enter one."""
+    unpriced = [each for each in targets if not each.prices.exists()]
+    if currency != default_prices.CURRENCY:
+        yield f"Default prices are in US dollars and the ledger is in {currency}, so none were entered."
+    for choice, fate in _FATES.items():
+        names = ", ".join(each.route.model_name for each in unpriced if each.route.unpriced == choice)
+        if names:
+            yield f"No price is known for {names}: calls are {fate}. Enter one at /admin/gateway/price/."
+
+
+_FATES = {
+    Route.Unpriced.ALLOWED: "let through and flagged as unpriced",
+    Route.Unpriced.REFUSED: "not sent there until there is one",
+}
+
+
+def _remind_of_simulator(done: SetUp) -> None:
+    enabled = Provider.objects.filter(enabled=True)
+    if not enabled.filter(simulated=True).exists():
+        return
+    if enabled.filter(simulated=False).exists():
+        done.sentences.append("Some answers may be simulated: a simulated provider is switched on.")
+    else:
+        done.sentences.append("Answers are simulated and labelled so.")
+
+
+def _name_missing_credentials(environ: Mapping[str, str], done: SetUp) -> None:
+    for each in (
+        Credential.objects.exclude(env_var="").filter(provider__enabled=True).select_related("provider")
+    ):
+        if not environ.get(each.env_var, "").strip():
+            done.sentences.append(
+                f"{each.env_var} is not set any more, so {each.provider.name} is left out until it is."
+            )

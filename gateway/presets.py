@@ -1,0 +1,187 @@
+"""Vendors we know: an API key in the environment becomes a provider with its usual routes.
+
+Pure: the environment in, registrations and sentences out. Nothing is written here,
+and no credential is copied: a registration names the variable that holds it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from gateway.inputs import Unusable, clean_base_url, clean_credential, clean_name
+
+BY_MODEL_NAME = "by model name"
+"""Price list: that of the vendor who made what the model name says."""
+BY_ADDRESS = "by address"
+"""Price list: that of the vendor whose address this is, if any."""
+
+SIMULATOR = "simulator"
+COMPATIBLE = "openai-compatible"
+COMPATIBLE_BASE_URL = "OPENAI_COMPATIBLE_BASE_URL"
+COMPATIBLE_API_KEY = "OPENAI_COMPATIBLE_API_KEY"
+COMPATIBLE_MODELS = "OPENAI_COMPATIBLE_MODELS"
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePreset:
+    """A model name that clients ask for, and what the provider calls it."""
+
+    model_name: str
+    upstream_model: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A provider to be known, with its usual routes.
+
+    `order` places its targets among those of other providers of the same route, lower first.
+    `env_var` names the variable with the credential; empty: calls carry none.
+    """
+
+    slug: str
+    name: str
+    base_url: str
+    routes: tuple[RoutePreset, ...]
+    order: int
+    price_list: str
+    env_var: str = ""
+    simulated: bool = False
+
+
+def _same(*model_names: str) -> tuple[RoutePreset, ...]:
+    return tuple(RoutePreset(each, each) for each in model_names)
+
+
+VENDORS = (
+    Registration(
+        slug="holysheep",
+        name="HolySheep",
+        base_url="https://api.holysheep.ai/v1",
+        routes=(
+            *_same("gpt-4.1", "gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5"),
+            RoutePreset("gemini-2.5-flash", "gemini-2.5-flash", ("gemini-2-5-flash",)),
+            RoutePreset("deepseek-v3.2", "deepseek-v3.2", ("deepseek-v3-2",)),
+        ),
+        order=0,
+        price_list=BY_MODEL_NAME,
+        env_var="HOLYSHEEP_API_KEY",
+    ),
+    Registration(
+        slug="openai",
+        name="OpenAI",
+        base_url="https://api.openai.com/v1",
+        routes=_same("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini"),
+        order=1,
+        price_list="openai",
+        env_var="OPENAI_API_KEY",
+    ),
+    Registration(
+        slug="deepseek",
+        name="DeepSeek",
+        base_url="https://api.deepseek.com/v1",
+        routes=_same("deepseek-chat", "deepseek-reasoner"),
+        order=2,
+        price_list="deepseek",
+        env_var="DEEPSEEK_API_KEY",
+    ),
+    Registration(
+        slug="gemini",
+        name="Gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+        routes=_same("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-2.5-pro"),
+        order=3,
+        price_list="google",
+        env_var="GEMINI_API_KEY",
+    ),
+    Registration(
+        slug="openrouter",
+        name="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        routes=(
+            RoutePreset("gpt-4.1", "openai/gpt-4.1", ("openai/gpt-4.1",)),
+            RoutePreset("gpt-4o", "openai/gpt-4o", ("openai/gpt-4o",)),
+            RoutePreset("gpt-4o-mini", "openai/gpt-4o-mini", ("openai/gpt-4o-mini",)),
+            RoutePreset("claude-sonnet-4-5", "anthropic/claude-sonnet-4.5", ("anthropic/claude-sonnet-4.5",)),
+            RoutePreset("gemini-2.5-flash", "google/gemini-2.5-flash", ("google/gemini-2.5-flash",)),
+            RoutePreset("deepseek-v3.2", "deepseek/deepseek-v3.2", ("deepseek/deepseek-v3.2",)),
+        ),
+        order=4,
+        price_list="openrouter",
+        env_var="OPENROUTER_API_KEY",
+    ),
+)
+COMPATIBLE_ORDER = len(VENDORS)
+SIMULATED_ROUTES = _same(
+    "gpt-4.1", "gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash", "deepseek-v3.2"
+)
+
+API_KEYS = tuple(each.env_var for each in VENDORS)
+VARIABLES = (*API_KEYS, COMPATIBLE_BASE_URL, COMPATIBLE_API_KEY, COMPATIBLE_MODELS)
+"""Every variable that is read here."""
+
+
+def registrations(environ: Mapping[str, str]) -> tuple[list[Registration], list[str]]:
+    """Providers that the environment has keys for, in preset order, and sentences for the operator.
+
+    Raises Unusable where a variable has a value that cannot work, or one is missing beside another.
+    """
+    given = {name: environ[name].strip() for name in VARIABLES if name in environ}
+    sentences = [f"{name} is set but blank, so it counts as absent." for name in given if not given[name]]
+    found = [each for each in VENDORS if _has_credential(given, each.env_var)]
+    compatible = _compatible(given)
+    return ([*found, compatible] if compatible else found), sentences
+
+
+def simulator(base_url: str) -> Registration:
+    """The stand-in provider for an environment without any key."""
+    return Registration(
+        slug=SIMULATOR,
+        name="Simulator",
+        base_url=base_url,
+        routes=SIMULATED_ROUTES,
+        order=COMPATIBLE_ORDER + 1,
+        price_list=BY_MODEL_NAME,
+        simulated=True,
+    )
+
+
+def _has_credential(given: Mapping[str, str], env_var: str) -> bool:
+    if not given.get(env_var):
+        return False
+    clean_credential(given[env_var], env_var)
+    return True
+
+
+_NEEDS = {
+    COMPATIBLE_BASE_URL: "set it to the provider's address, such as https://llm.example.com/v1",
+    COMPATIBLE_MODELS: "set it to the model names to offer, separated by commas",
+}
+
+
+def _compatible(given: Mapping[str, str]) -> Registration | None:
+    """The OPENAI_COMPATIBLE_* provider. Its API key may be absent: many local servers ask for none."""
+    asked = [name for name in (COMPATIBLE_BASE_URL, COMPATIBLE_API_KEY, COMPATIBLE_MODELS) if given.get(name)]
+    if not asked:
+        return None
+    for needed in (COMPATIBLE_BASE_URL, COMPATIBLE_MODELS):
+        if needed not in asked:
+            raise Unusable(f"{asked[0]} is set without {needed}: {_NEEDS[needed]}, or unset {asked[0]}.")
+    base_url = clean_base_url(given[COMPATIBLE_BASE_URL], COMPATIBLE_BASE_URL)
+    has_key = _has_credential(given, COMPATIBLE_API_KEY)
+    return Registration(
+        slug=COMPATIBLE,
+        name=f"OpenAI-compatible ({urlsplit(base_url).hostname})",
+        base_url=base_url,
+        routes=_same(*_model_names(given[COMPATIBLE_MODELS])),
+        order=COMPATIBLE_ORDER,
+        price_list=BY_ADDRESS,
+        env_var=COMPATIBLE_API_KEY if has_key else "",
+    )
+
+
+def _model_names(raw: str) -> list[str]:
+    given = [each for each in raw.split(",") if each.strip()]
+    if not given:
+        raise Unusable(f"{COMPATIBLE_MODELS} has no model name in it: {_NEEDS[COMPATIBLE_MODELS]}.")
+    return list(dict.fromkeys(clean_name(each, f"A model name in {COMPATIBLE_MODELS}") for each in given))

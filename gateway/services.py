@@ -1,0 +1,159 @@
+"""Writes of providers, credentials, routes, targets and prices.
+
+Each counts as a change that every serving process hears of at commit.
+Whether somebody may make it is decided by who calls.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts.changes import note_change
+from gateway import credentials
+from gateway.inputs import Unusable, clean_base_url, clean_name
+from gateway.models import Credential, Price, Provider, Route, Target
+
+
+@transaction.atomic
+def add_provider(slug: str, name: str, base_url: str, *, simulated: bool = False) -> Provider:
+    """A provider without a credential yet. Raises Unusable, IntegrityError where the slug is taken."""
+    note_change()
+    return Provider.objects.create(
+        slug=slug,
+        name=clean_name(name, "The provider's name"),
+        base_url=clean_base_url(base_url, "The base URL"),
+        simulated=simulated,
+    )
+
+
+@transaction.atomic
+def move_provider(provider: Provider, base_url: str) -> None:
+    """Calls go to another address from now on. Raises Unusable."""
+    provider.base_url = clean_base_url(base_url, "The base URL")
+    provider.save(update_fields=["base_url"])
+    note_change()
+
+
+@transaction.atomic
+def enable_provider(provider: Provider, enabled: bool) -> None:
+    """Switch all targets of a provider on or off."""
+    provider.enabled = enabled
+    provider.save(update_fields=["enabled"])
+    note_change()
+
+
+@transaction.atomic
+def keep_credential(provider: Provider, plain: str, keys: Sequence[str]) -> None:
+    """Encrypt it under the newest key and forget what was there. Raises Unusable."""
+    encrypted = credentials.encrypt(plain, keys)
+    Credential.objects.update_or_create(provider=provider, defaults={"encrypted": encrypted, "env_var": ""})
+    note_change()
+
+
+@transaction.atomic
+def refer_to_credential(provider: Provider, env_var: str) -> None:
+    """Read it from the environment of the serving process and forget what was there. Raises Unusable."""
+    Credential.objects.update_or_create(
+        provider=provider, defaults={"encrypted": "", "env_var": clean_variable(env_var)}
+    )
+    note_change()
+
+
+@transaction.atomic
+def forget_credential(provider: Provider) -> None:
+    """Calls carry none from now on."""
+    Credential.objects.filter(provider=provider).delete()
+    note_change()
+
+
+@transaction.atomic
+def rotate_credentials(keys: Sequence[str]) -> int:
+    """Encrypt every kept credential anew; how many. All or, where CredentialUnreadable is raised, none."""
+    kept = list(Credential.objects.exclude(encrypted="").select_for_update())
+    for each in kept:
+        each.encrypted = credentials.rotate(each.encrypted, keys)
+        each.save(update_fields=["encrypted", "updated_at"])
+    if kept:
+        note_change()
+    return len(kept)
+
+
+@transaction.atomic
+def add_route(
+    model_name: str, aliases: Iterable[str] = (), *, unpriced: str = Route.Unpriced.REFUSED
+) -> Route:
+    """A route without targets yet. Raises Unusable, also where another route answers to the model name."""
+    name = clean_name(model_name, "The model name")
+    if taken := route_called(name):
+        raise Unusable(f"The route {taken} answers to {name} already.")
+    route = Route.objects.create(model_name=name, unpriced=unpriced)
+    add_aliases(route, aliases)
+    note_change()
+    return route
+
+
+@transaction.atomic
+def add_aliases(route: Route, aliases: Iterable[str]) -> None:
+    """Other names for a route. One that another route answers to is left with that route."""
+    wanted = dict.fromkeys(clean_name(each, "The alias") for each in aliases)
+    fresh = [each for each in wanted if route_called(each) is None]
+    if fresh:
+        route.aliases = [*route.aliases, *fresh]
+        route.save(update_fields=["aliases"])
+        note_change()
+
+
+@transaction.atomic
+def add_target(route: Route, provider: Provider, upstream_model: str, *, order: int = 0) -> Target:
+    """A target at its place among the route's. Raises Unusable, IntegrityError where it is there already."""
+    note_change()
+    return Target.objects.create(
+        route=route,
+        provider=provider,
+        upstream_model=clean_name(upstream_model, "The upstream model"),
+        order=order,
+    )
+
+
+@transaction.atomic
+def add_price(
+    target: Target,
+    valid_from: datetime,
+    *,
+    input_nanos: int,
+    cached_input_nanos: int,
+    output_nanos: int,
+    source: str = "operator",
+) -> Price:
+    """A dated price in whole nano-units of the ledger currency per million tokens.
+
+    Raises IntegrityError for a negative one, or where the target has one from that moment.
+    """
+    note_change()
+    return Price.objects.create(
+        target=target,
+        valid_from=valid_from,
+        input_nanos=input_nanos,
+        cached_input_nanos=cached_input_nanos,
+        output_nanos=output_nanos,
+        source=source,
+    )
+
+
+def route_called(name: str) -> Route | None:
+    """The route that answers to a name, as its model name or as an alias."""
+    return next((route for route in Route.objects.all() if name in names_of(route)), None)
+
+
+def names_of(route: Route) -> set[str]:
+    """Every name that a route answers to."""
+    return {route.model_name, *route.aliases}
+
+
+def clean_variable(raw: str) -> str:
+    """The name of an environment variable. Raises Unusable."""
+    name = raw.strip()
+    if not (name.isascii() and name.isidentifier()) or len(name) > 100:
+        raise Unusable("The name of an environment variable has only letters, digits and underscores.")
+    return name

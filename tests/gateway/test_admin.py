@@ -1,0 +1,238 @@
+from datetime import UTC, datetime
+
+import pytest
+from django.conf import settings
+
+from accounts.changes import change_number
+from accounts.models import ApiKey, Team, User
+from gateway import services
+from gateway.credentials import reveal
+from gateway.models import Attempt, Credential, Entry, Price, Provider, Route, Target
+
+pytestmark = pytest.mark.django_db
+
+PROVIDERS = "/admin/gateway/provider/"
+ROUTES = "/admin/gateway/route/"
+PRICES = "/admin/gateway/price/"
+ENTRIES = "/admin/gateway/entry/"
+
+
+@pytest.fixture
+def operator(client):
+    client.force_login(User.objects.create_superuser("ops@example.com"))
+    return client
+
+
+@pytest.fixture
+def provider():
+    return services.add_provider("acme", "Acme", "https://acme.example/v1")
+
+
+@pytest.fixture
+def target(provider):
+    return services.add_target(services.add_route("gpt-4o"), provider, "gpt-4o")
+
+
+def a_provider(**others):
+    return {"name": "Acme", "slug": "acme", "base_url": "https://acme.example/v1", "enabled": "on"} | others
+
+
+def a_route(*targets, **others):
+    form = {"model_name": "gpt-4o", "aliases": "", "unpriced": "refused", "enabled": "on"}
+    form |= {"targets-TOTAL_FORMS": len(targets), "targets-INITIAL_FORMS": 0}
+    for number, each in enumerate(targets):
+        form |= {f"targets-{number}-{name}": value for name, value in each.items()}
+    return form | others
+
+
+def a_target(provider, **others):
+    return {
+        "provider": provider.pk,
+        "upstream_model": "gpt-4o",
+        "order": 0,
+        "weight": 1,
+        "enabled": "on",
+    } | others
+
+
+def credential():
+    return reveal(Credential.objects.get(), settings.CREDENTIAL_KEYS, {"ACME_API_KEY": "sk-env"}).value
+
+
+def refusal(page):
+    """The sentences beside the fields of a form that was refused."""
+    assert page.status_code == 200
+    return page.content.decode()
+
+
+def test_a_credential_goes_in_encrypted_and_never_comes_out(operator):
+    before = change_number()
+    assert operator.post(f"{PROVIDERS}add/", a_provider(secret="sk-typed-in")).status_code == 302
+
+    kept = Credential.objects.get()
+    assert "sk-typed-in" not in kept.encrypted
+    assert credential() == "sk-typed-in"
+    assert change_number() > before
+    for path in (PROVIDERS, f"{PROVIDERS}{kept.provider_id}/change/"):
+        page = operator.get(path).content.decode()
+        assert "encrypted, set" in page
+        assert "sk-typed-in" not in page
+        assert kept.encrypted not in page
+
+
+def test_a_form_left_empty_keeps_the_credential(operator, provider):
+    services.keep_credential(provider, "sk-kept", settings.CREDENTIAL_KEYS)
+    operator.post(f"{PROVIDERS}{provider.pk}/change/", a_provider(name="Another name"))
+
+    assert Provider.objects.get().name == "Another name"
+    assert credential() == "sk-kept"
+
+
+def test_a_credential_may_be_left_in_the_environment_or_forgotten(operator, provider):
+    url = f"{PROVIDERS}{provider.pk}/change/"
+    operator.post(url, a_provider(env_var="ACME_API_KEY"))
+    assert credential() == "sk-env"
+
+    operator.post(url, a_provider(env_var="ACME_API_KEY", secret="sk-typed-in"))
+    assert credential() == "sk-typed-in"
+
+    services.refer_to_credential(provider, "ACME_API_KEY")
+    operator.post(url, a_provider(env_var=""))
+    assert not Credential.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"base_url": "ftp://acme.example/v1"}, "must begin with http:// or https://"),
+        ({"base_url": "https://me:pw@acme.example/v1"}, "has a user name in it"),
+        ({"base_url": "https://acme.example/v1\r\nX: y"}, "control character"),
+        ({"secret": "sk-one\r\nX-Evil: 1"}, "that a credential cannot have"),
+        ({"env_var": "NOT A NAME"}, "only letters, digits and underscores"),
+        ({"env_var": "ACME_API_KEY", "secret": "sk"}, "not both"),
+    ],
+)
+def test_what_a_provider_cannot_have_is_refused_with_a_sentence(operator, wrong, sentence):
+    assert sentence in refusal(operator.post(f"{PROVIDERS}add/", a_provider(**wrong)))
+    assert not Provider.objects.exists()
+
+
+def test_a_provider_without_a_dot_in_its_name_may_be_used(operator):
+    operator.post(f"{PROVIDERS}add/", a_provider(base_url="http://ollama:11434/v1/"))
+
+    assert Provider.objects.get().base_url == "http://ollama:11434/v1"
+
+
+def test_a_route_is_made_with_its_targets_and_noted(operator, provider):
+    before = change_number()
+    page = operator.post(f"{ROUTES}add/", a_route(a_target(provider), aliases="gpt4o, four-o"))
+
+    assert page.status_code == 302
+    assert Route.objects.get().aliases == ["gpt4o", "four-o"]
+    assert Target.objects.get().provider == provider
+    assert change_number() > before
+    assert "acme/gpt-4o" in operator.get(ROUTES).content.decode()
+    assert "gpt4o, four-o" in operator.get(f"{ROUTES}{Route.objects.get().pk}/change/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"model_name": "other"}, "The route other answers to other already."),
+        ({"aliases": "other"}, "The route other answers to other already."),
+        ({"model_name": "a\x1bb"}, "control character"),
+        ({"aliases": "a\x1bb"}, "control character"),
+        ({"targets-0-upstream_model": "a\x1bb"}, "control character"),
+    ],
+)
+def test_what_a_route_cannot_have_is_refused_with_a_sentence(operator, provider, wrong, sentence):
+    services.add_route("other")
+
+    assert sentence in refusal(operator.post(f"{ROUTES}add/", a_route(a_target(provider), **wrong)))
+    assert Route.objects.count() == 1
+
+
+def test_a_change_to_a_target_alone_is_noted(operator, target):
+    form = a_route(a_target(target.provider, upstream_model="newer", id=target.pk, route=target.route_id))
+    form["targets-INITIAL_FORMS"] = 1
+    before = change_number()
+    operator.post(f"{ROUTES}{target.route_id}/change/", form)
+
+    assert Target.objects.get().upstream_model == "newer"
+    assert change_number() > before
+
+
+def test_a_price_is_written_in_money_and_kept_in_nano_units(operator, target):
+    form = {"target": target.pk, "valid_from_0": "2026-01-01", "valid_from_1": "00:00:00"}
+    page = operator.post(
+        f"{PRICES}add/", form | {"input": "2.5", "cached_input": "", "output": "0.000000001"}
+    )
+
+    price = Price.objects.get()
+    assert page.status_code == 302
+    assert (price.input_nanos, price.cached_input_nanos, price.output_nanos) == (
+        2_500_000_000,
+        2_500_000_000,
+        1,
+    )
+    assert price.source == "operator"
+    listed = operator.get(PRICES).content.decode()
+    assert "2.5 USD" in listed
+    assert "0.000000001 USD" in listed
+
+
+def test_a_price_that_was_is_looked_at_and_not_changed(operator, target):
+    figures = {"input_nanos": 1, "cached_input_nanos": 1, "output_nanos": 1}
+    price = services.add_price(target, datetime(2026, 1, 1, tzinfo=UTC), **figures)
+    url = f"{PRICES}{price.pk}/change/"
+
+    assert operator.get(url).status_code == 200
+    assert operator.post(url, {"input": "9"}).status_code == 403
+
+
+def test_deleting_is_noted(operator, target):
+    before = change_number()
+    operator.post(f"{ROUTES}{target.route_id}/delete/", {"post": "yes"})
+
+    assert not Route.objects.exists()
+    assert change_number() > before
+
+
+def test_the_books_are_only_to_look_at(operator, entry):
+    assert "gpt-4o" in operator.get(ENTRIES).content.decode()
+    assert "acme" in operator.get(f"{ENTRIES}{entry.pk}/change/").content.decode()
+    assert operator.get(f"{ENTRIES}add/").status_code == 403
+    assert operator.post(f"{ENTRIES}{entry.pk}/change/", {"cost_nanos": 0}).status_code == 403
+    assert operator.post(f"{ENTRIES}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert Entry.objects.get().cost_nanos == 7
+
+
+@pytest.fixture
+def entry():
+    team = Team.objects.create(name="Blue", slug="blue")
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    figures = {"latency_us": 5, "input_tokens": 1, "cached_tokens": 0, "output_tokens": 1, "cost_nanos": 7}
+    figures |= {"outcome": "answered", "status": 200, "usage_basis": "reported", "started_at": moment}
+    entry = Entry.objects.create(
+        call_id="019a0000-0000-7000-8000-000000000001",
+        team=team,
+        key=ApiKey.objects.create(team=team, name="k"),
+        route="gpt-4o",
+        streamed=False,
+        simulated=False,
+        ended_at=moment,
+        unpriced=False,
+        code="",
+        **figures,
+    )
+    Attempt.objects.create(
+        entry=entry, attempt_no=1, target_id=1, provider="acme", upstream_model="gpt-4o", **figures
+    )
+    return entry
+
+
+@pytest.mark.parametrize("path", [PROVIDERS, ROUTES, PRICES, ENTRIES])
+def test_operator_pages_are_for_administrators(client, path):
+    client.force_login(User.objects.create_user("bob@example.com"))
+
+    assert client.get(path).status_code in (302, 403)

@@ -1,0 +1,224 @@
+"""`manage.py up` as a process: what it prints, what keeps it from starting, and how it ends."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from gateway.presets import VARIABLES
+from tests.served import ROOT, Served, eventually, free_port, serve
+
+
+def up(var_dir, **environ):
+    """Run it where it cannot start; returns when it has given up."""
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return subprocess.run(
+        [sys.executable, "manage.py", "up"],
+        cwd=ROOT,
+        env={**clean, "VAR_DIR": str(var_dir), "PORT": str(free_port()), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def assert_one_sentence(done, *fragments):
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("penstock: ")
+    for fragment in fragments:
+        assert fragment in line
+
+
+@contextlib.contextmanager
+def listening():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def family(pid):
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+
+def worker_of(served):
+    """The child that is not the simulator."""
+    return next(
+        each
+        for each in psutil.Process(served.process.pid).children()
+        if "simulate_upstream" not in each.cmdline()
+    )
+
+
+def all_gone(processes):
+    return not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in processes)
+
+
+def test_a_port_in_use_is_one_sentence(var_dir):
+    with listening() as port:
+        done = up(var_dir, PORT=str(port))
+
+    assert_one_sentence(done, f"localhost:{port}", "Address already in use", "HOST and PORT")
+
+
+def test_a_host_that_is_not_here_is_one_sentence(var_dir):
+    assert_one_sentence(up(var_dir, HOST="192.0.2.1"), "cannot listen on 192.0.2.1")
+
+
+def test_an_unwritable_var_dir_is_one_sentence(tmp_path):
+    file = tmp_path / "var"
+    file.write_text("in the way")
+
+    assert_one_sentence(up(file), "VAR_DIR", str(file))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("PORT", "http"),
+        ("DRAIN_S", "-1"),
+        ("PENSTOCK_ADMIN_PASSWORD", "admin"),
+        ("PENSTOCK_ADMIN_EMAIL", "nobody"),
+        ("OPENAI_COMPATIBLE_BASE_URL", "http://127.0.0.1:1/v1"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_that_names_it(var_dir, setting, value):
+    assert_one_sentence(up(var_dir, **{setting: value}), setting)
+
+
+def test_a_database_that_is_none_is_one_sentence(var_dir):
+    var_dir.mkdir()
+    (var_dir / "penstock.sqlite3").write_text("no database, " * 100)
+
+    assert_one_sentence(up(var_dir), "penstock.sqlite3", "cannot be used")
+
+
+def test_lost_peppers_are_one_sentence(var_dir):
+    with serve(var_dir):
+        pass
+
+    assert_one_sentence(up(var_dir, KEY_PEPPERS="another-pepper-of-32-characters-or-more"), "KEY_PEPPERS")
+
+
+def test_a_first_run_from_start_to_stop(var_dir):
+    """One start, because each takes seconds: what is printed, who else may start, and what is left."""
+    with serve(var_dir, PENSTOCK_ADMIN_PASSWORD="") as served:
+        assert f"{served.origin}/\n" in served.printed
+        assert re.search(r"Password   \S{16}   \(shown only now\)", served.printed)
+        assert "answers are simulated" in served.printed
+        assert "hello" in curl(served).lower()
+
+        second = up(var_dir)
+        assert_one_sentence(second, f"process {served.process.pid}", str(var_dir))
+
+        everybody = family(served.process.pid)
+        assert len(everybody) == 3, "the server, its worker and the simulator"
+        assert served.stop() == 0
+        assert all_gone(everybody)
+
+    for path in [
+        *var_dir.glob("secrets/*"),
+        *var_dir.glob("penstock.sqlite3*"),
+        *var_dir.glob("journal/**/*"),
+    ]:
+        assert path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+
+
+def curl(served):
+    """What the printed command prints, run as it stands."""
+    command = served.printed[served.printed.index("curl ") :].split("\n\n")[0]
+    return subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+
+
+def test_a_second_run_says_that_nothing_was_changed(var_dir):
+    with serve(var_dir) as served:
+        first = served.rows("select * from gateway_provider")
+        assert served.stop() == 0
+        served.start()
+
+        assert "nothing was changed" in served.printed
+        assert "Password" not in served.printed
+        assert "pst_" not in served.printed
+        assert served.rows("select * from gateway_provider") == first
+
+
+def test_a_simulator_whose_port_is_taken_moves(var_dir):
+    with serve(var_dir) as served:
+        [(url,)] = served.rows("select base_url from gateway_provider")
+        key, first = served.api_key, served.printed
+        assert served.stop() == 0
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+            other.listen()
+            served.start()
+
+            assert served.rows("select base_url from gateway_provider") != [(url,)]
+            served.printed, served.api_key = first, key
+            assert "choices" in curl(served)
+
+
+def test_a_closed_terminal_is_a_stop_like_any_other(var_dir):
+    with serve(var_dir) as served:
+        everybody = family(served.process.pid)
+        os.killpg(served.process.pid, signal.SIGHUP)
+
+        assert served.process.wait(30) == 0
+        assert all_gone(everybody)
+        assert "Traceback" not in served.errors()
+
+
+def test_a_gateway_killed_alone_leaves_no_process_behind_and_starts_again(var_dir):
+    with serve(var_dir) as served:
+        everybody = family(served.process.pid)
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait()
+
+        served.start()
+
+        eventually(lambda: all_gone(everybody), what="the end of its children")
+
+
+def test_a_worker_killed_alone_is_replaced_and_refuses_nobody(var_dir):
+    with serve(var_dir) as served:
+        first = worker_of(served)
+        first.kill()
+
+        assert served.get("/healthz").startswith("HTTP/1.1 200"), "answered by the next worker"
+        assert worker_of(served).pid != first.pid
+
+
+def test_a_provider_of_the_environment_needs_no_simulator(var_dir):
+    with serve(var_dir, OPENAI_API_KEY="sk-not-used") as served:
+        assert "OpenAI answers to gpt-4.1" in served.printed
+        assert len(family(served.process.pid)) == 2, "the server and its worker"
+        assert "sk-not-used" not in served.printed + served.errors()
+
+
+def test_a_stop_while_it_starts_is_no_traceback(var_dir):
+    served = Served(var_dir)
+    var_dir.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "up"],
+        cwd=ROOT,
+        env={**os.environ, "VAR_DIR": str(var_dir), "PORT": str(served.port)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually((var_dir / "up.lock").exists, what="its first deed")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=40)
+
+    assert process.returncode in (0, 130)
+    assert "Traceback" not in errors

@@ -1,0 +1,54 @@
+import json
+import shlex
+
+import pytest
+
+from gateway.first_run import Administrator, SetUp
+from gateway.welcome import address, curl, welcome
+
+URL = "http://localhost:8000"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:8000"),
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("gateway.example.com", "http://gateway.example.com:8000"),
+    ],
+)
+def test_the_address_is_one_that_a_browser_here_can_open(host, url):
+    assert address(host, 8000) == url
+
+
+def test_the_command_is_one_that_a_shell_takes_apart_as_meant():
+    words = shlex.split(curl(URL, "pst_key", "it's a model name"))
+
+    assert words[:2] == ["curl", f"{URL}/v1/chat/completions"]
+    assert "Authorization: Bearer pst_key" in words
+    assert json.loads(words[-1])["model"] == "it's a model name"
+
+
+def test_a_first_run_shows_the_password_and_the_key_once():
+    done = SetUp(Administrator("ops@example.com", "made-up", True), "pst_key", ["Answers."], changed=True)
+    text = welcome(URL, done, "gpt-4o", 30.0)
+
+    assert text.count("made-up") == 1
+    assert text.count("pst_key") == 1
+    assert f"{URL}/\n" in text
+    assert "nothing was changed" not in text
+
+
+def test_a_password_of_the_environment_is_not_shown():
+    done = SetUp(Administrator("ops@example.com", "chosen", False), "pst_key", changed=True)
+
+    assert "chosen" not in welcome(URL, done, "gpt-4o", 30.0)
+
+
+def test_a_later_run_says_that_nothing_was_changed():
+    text = welcome(URL, SetUp(), "gpt-4o", 30.0)
+
+    assert "Set-up was done before; nothing was changed." in text
+    assert "curl" not in text
