@@ -1,0 +1,331 @@
+"""Live frames: what ended in one second, by team and route, as numbers that add up.
+
+Pure: values and `now` in, values out. Needs no event loop, no database and no socket.
+Durations are whole microseconds, moments whole seconds since the Unix epoch, money whole nano-units.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil, log
+
+from gateway.relay.records import Settled
+
+WINDOW_S = 900
+"""What the live page shows."""
+TRAILING_S = 60
+"""What a percentile or an error rate covers."""
+KEPT_S = WINDOW_S + TRAILING_S
+"""The first point of the page has a trailing minute as well."""
+LATEST_A_SECOND = 20
+
+ALL = 0
+"""Stands for all teams together; no team has this id."""
+TOTAL = ""
+"""Stands for all model names together; no route has this name."""
+
+# A bucket is 2 % wide, so its middle is within 1 % of everything in it.
+GAMMA = 1.02
+_PER_LOG = 1 / log(GAMMA)
+_MIDDLE = 2 / (GAMMA + 1)
+
+# A caller may ask for any name, so the names of refused calls are bounded.
+REFUSED_NAMES_A_SECOND = 100
+# A clock that was set back by less than this is waited for.
+SMALL_STEP_S = 5
+# A record this far ahead of the tick was stamped before the clock was set back.
+AHEAD_S = 2
+
+COUNTS = (
+    "calls",
+    "answered",
+    "rejected",
+    "failed",
+    "truncated",
+    "hung_up",
+    "abandoned",
+    "refused",
+    "input_tokens",
+    "output_tokens",
+    "cost_nanos",
+    "simulated",
+    "unpriced",
+)
+"""What is counted, in the order of `Numbers.counts`. `refused` calls are not among `calls`."""
+_CALLS, _REFUSED, _INPUT, _OUTPUT, _COST, _SIMULATED, _UNPRICED = (
+    COUNTS.index(name)
+    for name in ("calls", "refused", "input_tokens", "output_tokens", "cost_nanos", "simulated", "unpriced")
+)
+_PLACE_OF_OUTCOME = {name: COUNTS.index(name) for name in COUNTS[1:7]}
+
+Histogram = dict[int, int]
+"""How many durations fell into each logarithmic bucket; sparse, and two of them add up."""
+Key = tuple[int, str]
+"""A team's id and a route's model name."""
+
+
+def bucket_of(duration_us: int) -> int:
+    """The bucket of a duration; all up to a microsecond share the first."""
+    return ceil(log(duration_us) * _PER_LOG) if duration_us > 1 else 0
+
+
+def value_of(bucket: int) -> int:
+    """The middle of a bucket, within 1 % of every duration in it."""
+    return round(GAMMA**bucket * _MIDDLE)
+
+
+def percentiles(histogram: Histogram, shares: tuple[float, ...] = (0.5, 0.95, 0.99)) -> list[int | None]:
+    """The duration that each share of all stays within (nearest rank); None where there is none."""
+    count = sum(histogram.values())
+    if not count:
+        return [None for _ in shares]
+    found: list[int | None] = []
+    buckets = iter(sorted(histogram))
+    bucket, seen = 0, 0
+    for share in shares:  # growing, so that one walk finds all
+        rank = ceil(share * count)
+        while seen < rank:
+            bucket = next(buckets)
+            seen += histogram[bucket]
+        found.append(value_of(bucket))
+    return found
+
+
+def _add(into: Histogram, more: Histogram) -> None:
+    for bucket, count in more.items():
+        into[bucket] = into.get(bucket, 0) + count
+
+
+def _subtract(from_: Histogram, less: Histogram) -> None:
+    for bucket, count in less.items():
+        left = from_[bucket] - count
+        if left:
+            from_[bucket] = left
+        else:
+            del from_[bucket]
+
+
+class Numbers:
+    """What ended in a second for one team and route. Two of them merge into one."""
+
+    __slots__ = ("counts", "first_token", "latency", "refusals")
+
+    def __init__(self) -> None:
+        self.counts = [0] * len(COUNTS)
+        self.latency: Histogram = {}
+        self.first_token: Histogram = {}
+        self.refusals: dict[tuple[int, str], int] = {}
+        """Refused calls by key id and error code."""
+
+    def add(self, settled: Settled) -> None:
+        """Count one call in. Runs once a call on the relay's loop, so it is written for speed."""
+        counts, usage = self.counts, settled.usage
+        counts[_CALLS] += 1
+        counts[_PLACE_OF_OUTCOME[settled.outcome]] += 1
+        counts[_INPUT] += usage.input_tokens
+        counts[_OUTPUT] += usage.output_tokens
+        counts[_COST] += settled.cost_nanos
+        if settled.simulated:
+            counts[_SIMULATED] += 1
+        if settled.unpriced:
+            counts[_UNPRICED] += 1
+        if settled.outcome != "abandoned":  # nobody saw its end, so its latency is not known
+            bucket = bucket_of(settled.latency_us)
+            self.latency[bucket] = self.latency.get(bucket, 0) + 1
+            if settled.first_token_us is not None:
+                bucket = bucket_of(settled.first_token_us)
+                self.first_token[bucket] = self.first_token.get(bucket, 0) + 1
+
+    def refuse(self, key_id: int, code: str) -> None:
+        self.counts[_REFUSED] += 1
+        self.refusals[key_id, code] = self.refusals.get((key_id, code), 0) + 1
+
+    def merge(self, other: "Numbers") -> None:
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        _add(self.latency, other.latency)
+        _add(self.first_token, other.first_token)
+        for reason, count in other.refusals.items():
+            self.refusals[reason] = self.refusals.get(reason, 0) + count
+
+    def __getitem__(self, name: str) -> int:
+        return self.counts[COUNTS.index(name)]
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{count} {name}" for name, count in zip(COUNTS, self.counts, strict=True) if count)
+        return f"<Numbers {said or 'of nothing'}>"
+
+
+@dataclass(slots=True)
+class Frame:
+    """One second that is over. Its id is that second, so ids are gapless within a run."""
+
+    at_s: int
+    numbers: dict[Key, Numbers] = field(default_factory=dict)
+    latest: dict[int, deque[Settled]] = field(default_factory=dict)
+    """The last calls of the second, by team, oldest first."""
+
+    def add(self, settled: Settled) -> None:
+        key = (settled.team_id, settled.route)
+        numbers = self.numbers.get(key)
+        if numbers is None:
+            numbers = self.numbers[key] = Numbers()
+        numbers.add(settled)
+        latest = self.latest.get(settled.team_id)
+        if latest is None:
+            latest = self.latest[settled.team_id] = deque(maxlen=LATEST_A_SECOND)
+        latest.append(settled)
+
+    def refuse(self, team_id: int, key_id: int, route: str, code: str) -> None:
+        if (team_id, route) not in self.numbers and len(self.numbers) >= REFUSED_NAMES_A_SECOND:
+            route = TOTAL
+        self.numbers.setdefault((team_id, route), Numbers()).refuse(key_id, code)
+
+    def merge(self, other: "Frame") -> None:
+        for key, numbers in other.numbers.items():
+            self.numbers.setdefault(key, Numbers()).merge(numbers)
+        for team_id, calls in other.latest.items():
+            self.latest.setdefault(team_id, deque(maxlen=LATEST_A_SECOND)).extend(calls)
+
+    def by_team(self) -> dict[int, dict[str, Numbers]]:
+        """The numbers of each team and of all teams, by route and in total.
+
+        A name under which nothing was let in counts in the total only: it may be any name.
+        """
+        teams: dict[int, dict[str, Numbers]] = {}
+        for (team_id, route), numbers in self.numbers.items():
+            names = (route, TOTAL) if numbers["calls"] else (TOTAL,)
+            for each in (team_id, ALL):
+                routes = teams.setdefault(each, {})
+                for name in names:
+                    routes.setdefault(name, Numbers()).merge(numbers)
+        return teams
+
+    def latest_of(self, team_id: int) -> list[Settled]:
+        """At most `LATEST_A_SECOND` calls, oldest first."""
+        if team_id != ALL:
+            return list(self.latest.get(team_id, ()))
+        calls = [call for calls in self.latest.values() for call in calls]
+        return sorted(calls, key=lambda call: call.ended_at_us)[-LATEST_A_SECOND:]
+
+
+class Fold:
+    """Gather calls by the second in which they ended, and hand out the seconds that are over.
+
+    A record that comes when its second has been handed out goes into the next frame:
+    frames add up to the ledger, and each is final once it is out.
+    Does not keep what it handed out, and knows nothing of who is watching.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[int, Frame] = {}
+        self._refused = Frame(0)
+        self._next_s = 0
+        """The oldest second that has not been handed out."""
+
+    def add(self, settled: Settled) -> None:
+        """Count one call in; a few microseconds."""
+        second = settled.ended_at_us // 1_000_000
+        if second < self._next_s:
+            second = self._next_s
+        frame = self._open.get(second)
+        if frame is None:
+            frame = self._open[second] = Frame(second)
+        frame.add(settled)
+
+    def refused(self, team_id: int, key_id: int, route: str, code: str) -> None:
+        """Count one call that was not let in, in the second that ends with the next tick."""
+        self._refused.refuse(team_id, key_id, route, code)
+
+    def tick(self, now_s: int) -> list[Frame]:
+        """Hand out every second before `now_s`, oldest first, empty ones too, at most `KEPT_S` of them.
+
+        A clock that is set back a little is waited for; one that is set back far is not followed:
+        frames go on from where they were, one a tick.
+        """
+        first_s, end_s = self._over(now_s)
+        if first_s == end_s:
+            return []
+        frames = {second: self._open.pop(second, Frame(second)) for second in range(first_s, end_s)}
+        newest = frames[end_s - 1]
+        newest.merge(self._refused)
+        self._refused, self._next_s = Frame(0), end_s
+        for second in [each for each in self._open if each > end_s + AHEAD_S]:
+            newest.merge(self._open.pop(second))
+        for second in [each for each in self._open if each < end_s]:
+            del self._open[second]  # older than anything that is shown
+        return list(frames.values())
+
+    def _over(self, now_s: int) -> tuple[int, int]:
+        if not self._next_s:
+            return max(min([*self._open, now_s - 1]), now_s - KEPT_S), now_s
+        if now_s < self._next_s - SMALL_STEP_S:
+            return self._next_s, self._next_s + 1
+        return max(self._next_s, now_s - KEPT_S), max(self._next_s, now_s)
+
+
+class _Window:
+    """The durations of the trailing minute for one team and route."""
+
+    __slots__ = ("first_token", "latency", "seconds")
+
+    def __init__(self) -> None:
+        self.latency: Histogram = {}
+        self.first_token: Histogram = {}
+        self.seconds = 0
+        """In how many of them anything happened."""
+
+    def add(self, numbers: Numbers) -> None:
+        self.seconds += 1
+        _add(self.latency, numbers.latency)
+        _add(self.first_token, numbers.first_token)
+
+    def subtract(self, numbers: Numbers) -> None:
+        self.seconds -= 1
+        _subtract(self.latency, numbers.latency)
+        _subtract(self.first_token, numbers.first_token)
+
+
+Row = list[int | None]
+"""`COUNTS` of one second, then p50, p95, p99 of latency and of first-token time over the trailing minute."""
+NOTHING = [0] * len(COUNTS)
+
+
+class Trailing:
+    """Percentiles of the trailing minute, kept by adding the newest second and subtracting the oldest."""
+
+    def __init__(self) -> None:
+        self._windows: dict[int, dict[str, _Window]] = {}
+        self._seconds: deque[tuple[int, dict[int, dict[str, Numbers]]]] = deque()
+
+    def advance(self, frame: Frame) -> dict[int, dict[str, Row]]:
+        """Rows by team and route for everything that was busy in the minute that ends with this frame."""
+        teams = frame.by_team()
+        self._seconds.append((frame.at_s, teams))
+        for team_id, routes in teams.items():
+            windows = self._windows.setdefault(team_id, {})
+            for route, numbers in routes.items():
+                windows.setdefault(route, _Window()).add(numbers)
+        while self._seconds[0][0] <= frame.at_s - TRAILING_S:
+            self._forget(self._seconds.popleft()[1])
+        return {team_id: _rows(windows, teams.get(team_id, {})) for team_id, windows in self._windows.items()}
+
+    def _forget(self, teams: Mapping[int, Mapping[str, Numbers]]) -> None:
+        for team_id, routes in teams.items():
+            windows = self._windows[team_id]
+            for route, numbers in routes.items():
+                windows[route].subtract(numbers)
+                if not windows[route].seconds:
+                    del windows[route]
+            if not windows:
+                del self._windows[team_id]
+
+
+def _rows(windows: Mapping[str, _Window], numbers: Mapping[str, Numbers]) -> dict[str, Row]:
+    return {
+        route: [
+            *(numbers[route].counts if route in numbers else NOTHING),
+            *percentiles(window.latency),
+            *percentiles(window.first_token),
+        ]
+        for route, window in windows.items()
+    }
