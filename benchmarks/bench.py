@@ -1,0 +1,289 @@
+"""The measurements of a run, each on servers that are up already."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmarks.figures import Beside, Books, Figure, Load, Sample, percentile, why_wrong
+from benchmarks.load import Connections, NotWhole, Tally
+from benchmarks.processes import Cores, Server, busy_s, cpu_s, memory_bytes
+from benchmarks.sockets import Pages
+from benchmarks.wire import USAGE, Wanted, request
+from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD, Served
+
+CHUNKS = 32
+FEW, MANY, PACE_MS = 16, 128, 5
+GRID = (Load(False, 1), Load(False, 64), Load(True, 1), Load(True, 64))
+DELAY_MS = 200
+STREAMS, STREAM_CHUNKS, STREAM_PACE_MS = 1000, 10, 400
+SOCKETS = 100
+MORE_PAIRS = 2
+"""A small difference of two large figures needs more of them."""
+INPUT_NANOS, OUTPUT_NANOS = 150_000_000, 600_000_000
+"""The price of the benchmark's target, in nano-units per million tokens."""
+CALL_NANOS = (USAGE["prompt_tokens"] * INPUT_NANOS + USAGE["completion_tokens"] * OUTPUT_NANOS) // 1_000_000
+ADD_PRICE = f"""
+from datetime import UTC, datetime
+from gateway.models import Target
+from gateway.services import add_price
+add_price(Target.objects.get(), datetime(2020, 1, 1, tzinfo=UTC), input_nanos={INPUT_NANOS},
+          cached_input_nanos={INPUT_NANOS}, output_nanos={OUTPUT_NANOS})
+"""
+BOOKING_S = 60.0
+BOOKED = (
+    "SELECT count(*), total(outcome = 'answered'), total(unpriced), coalesce(sum(cost_nanos), 0) "
+    "FROM gateway_entry"
+)
+
+
+def say(what: str) -> None:
+    """Progress, for whoever waits."""
+    print(what, file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class Bench:
+    """The servers of one run, and how many calls the gateway has answered in it."""
+
+    served: Served
+    gateway: Server
+    empty: Server
+    upstream: Server
+    cores: Cores
+    rounds: int
+    seconds: float
+    calls: int = 0
+    unpriced: int = 0
+
+    async def price(self) -> None:
+        """Give the target a price and call until the gateway has heard of it: costs are to be worked out."""
+        self.served.manage("shell", "-c", ADD_PRICE)
+        async with Connections(self.gateway.port, 1) as one:
+            while not self.calls or self.books().cost_nanos == 0:
+                await self._once(one, Wanted())
+        self.unpriced = self.books().unpriced
+
+    def books(self) -> Books:
+        """What is on the ledger now."""
+        return Books(*map(int, self.served.rows(BOOKED)[0]))
+
+    async def _booked(self) -> float:
+        """Wait until every answered call is on the ledger; how many seconds that took. Raises NotWhole."""
+        began = time.perf_counter()
+        while self.books().entries < self.calls:
+            if time.perf_counter() - began > BOOKING_S:
+                raise NotWhole(
+                    f"{self.calls} calls were answered and {self.books().entries} are on the ledger"
+                )
+            await asyncio.sleep(0.02)
+        return time.perf_counter() - began
+
+    def close_books(self) -> Books:
+        """The ledger at the end. Raises NotWhole where it differs from what was answered."""
+        books = self.books()
+        if wrong := why_wrong(books, self.calls, self.unpriced, CALL_NANOS):
+            raise NotWhole(wrong)
+        return books
+
+    def _request(self, want: Wanted, port: int) -> bytes:
+        return request(want, port, self.gateway.api_key)
+
+    async def _once(self, connections: Connections, want: Wanted) -> Tally:
+        """One call on each connection; all on the ledger afterwards."""
+        tally = await connections.once(self._request(want, connections.port))
+        await self._note(tally, want, connections.port)
+        return tally
+
+    async def _note(self, tally: Tally, want: Wanted, port: int) -> float:
+        """Check what came back, and wait for the ledger; how many seconds."""
+        if want.streamed and tally.events != tally.answered * (want.chunks + 1):
+            raise NotWhole(f"{tally.answered} streams had {tally.events} events in all")
+        if port != self.gateway.port:
+            return 0.0
+        self.calls += tally.answered
+        return await self._booked()
+
+    async def sample(self, tested: Server, want: Wanted, connections: int, seconds: float) -> Sample:
+        """A closed loop for so long. Its CPU time ends when the ledger has every call of it."""
+        async with Connections(tested.port, connections) as wires:
+            await self._once(wires, want)
+            worker = tested.worker()
+            before, tree_before = cpu_s(worker), tested.tree_cpu_s()
+            tally = await wires.saturate(self._request(want, tested.port), seconds)
+            lag_s = await self._note(tally, want, tested.port)
+            used, tree_used = cpu_s(worker) - before, tested.tree_cpu_s() - tree_before
+        return Sample(
+            tally.answered,
+            used / tally.answered * 1e6,
+            tree_used / tally.answered * 1e6,
+            tally.rate,
+            percentile(tally.latencies, 0.5) * 1000,
+            used / (seconds + lag_s),
+            lag_s,
+            tally.pieces / tally.answered,
+        )
+
+    async def beside(self, load: Load) -> Beside:
+        """A load on the gateway and on the empty application, in turns."""
+        want = Wanted(streamed=load.streamed, chunks=CHUNKS if load.streamed else 0)
+        ours, its = [], []
+        for turn in range(self.rounds):
+            ours.append(await self.sample(self.gateway, want, load.connections, self.seconds))
+            its.append(await self.sample(self.empty, want, load.connections, self.seconds))
+            say(
+                f"{load}, round {turn + 1}: gateway {ours[-1].cpu_us:.0f} us, {ours[-1].rate:.0f} calls/s; "
+                f"empty application {its[-1].cpu_us:.0f} us, {its[-1].rate:.0f} calls/s"
+            )
+        return Beside(load, tuple(ours), tuple(its))
+
+    async def chunk(self) -> tuple[Figure, Figure]:
+        """CPU per streamed chunk: long streams beside short ones, so that all but the chunks cancels out."""
+        costs, alone = [], []
+        for turn in range(self.rounds):
+            few = await self._paced(FEW, self.seconds)
+            many = await self._paced(MANY, self.seconds)
+            costs.append((many.cpu_us - few.cpu_us) / (MANY - FEW))
+            alone.append(many.pieces / (MANY + 1) * 100)
+            say(f"streamed chunk, round {turn + 1}: {costs[-1]:.1f} us, {alone[-1]:.0f} % came alone")
+        return (
+            Figure("CPU per streamed chunk", "µs", tuple(costs), 30),
+            Figure(
+                "streamed chunks that reached the client alone, not merged with others", "%", tuple(alone)
+            ),
+        )
+
+    async def _paced(self, chunks: int, seconds: float) -> Sample:
+        return await self.sample(
+            self.gateway, Wanted(streamed=True, chunks=chunks, pace_ms=PACE_MS), 64, seconds
+        )
+
+    async def latency(self, capacity: float) -> tuple[Figure, Figure]:
+        """What the gateway adds to an upstream of 200 ms at half of its capacity."""
+        rate, want = capacity / 2, Wanted(delay_ms=DELAY_MS)
+        p50, p99 = [], []
+        for turn in range(self.rounds):
+            direct = await self._arrivals(self.upstream.port, want, rate)
+            ours = await self._arrivals(self.gateway.port, want, rate)
+            p50.append((percentile(ours, 0.5) - percentile(direct, 0.5)) * 1000)
+            p99.append((percentile(ours, 0.99) - percentile(direct, 0.99)) * 1000)
+            say(
+                f"latency at {rate:.0f} calls/s, round {turn + 1}: "
+                f"p50 +{p50[-1]:.2f} ms, p99 +{p99[-1]:.2f} ms"
+            )
+        return (
+            Figure("latency added at half load, p50", "ms", tuple(p50), 1),
+            Figure("latency added at half load, p99", "ms", tuple(p99), 5),
+        )
+
+    async def _arrivals(self, port: int, want: Wanted, rate: float) -> list[float]:
+        in_flight = int(rate * DELAY_MS / 1000 * 1.5) + 64
+        async with Connections(port, in_flight) as wires:
+            await self._once(wires, want)
+            tally = await wires.arrive(self._request(want, port), rate, self.seconds * 2)
+            await self._note(tally, want, port)
+        return tally.latencies
+
+    async def streams(self) -> Figure:
+        """Memory that a thousand open streams add; raises NotWhole if one is dropped."""
+        want = Wanted(streamed=True, chunks=STREAM_CHUNKS, pace_ms=STREAM_PACE_MS)
+        worker = self.gateway.worker()
+        async with Connections(self.gateway.port, STREAMS) as wires:
+            before = peak = memory_bytes(worker)
+            most = 0
+            work = asyncio.ensure_future(self._once(wires, want))
+            while not work.done():
+                peak, most = max(peak, memory_bytes(worker)), max(most, wires.streaming())
+                await asyncio.sleep(0.05)
+            await work
+        if most < STREAMS:
+            raise NotWhole(f"only {most} of {STREAMS} streams were open at the same time")
+        say(f"{STREAMS} streams: +{(peak - before) / 1e6:.1f} MB")
+        return Figure(
+            f"memory added by {STREAMS:,} open streams, none dropped", "MB", ((peak - before) / 1e6,), 100
+        )
+
+    async def sockets(self) -> Figure:
+        """What a hundred open live pages add to a call's CPU time."""
+        added = []
+        pages = Pages(self.served.origin)
+        await pages.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
+        for turn in range(self.rounds + MORE_PAIRS):
+            without, watched = await self._pair(pages, first_watched=bool(turn % 2))
+            added.append((watched / without - 1) * 100)
+            say(
+                f"live pages, round {turn + 1}: {without:.0f} us without, {watched:.0f} us with, "
+                f"{added[-1]:+.1f} %"
+            )
+        await pages.close()
+        return Figure(f"CPU per call added by {SOCKETS} open live pages", "%", tuple(added), 3)
+
+    async def _pair(self, pages: Pages, *, first_watched: bool) -> tuple[float, float]:
+        """CPU per call without and with the pages; the order changes, so that a drift cancels out."""
+        used = {}
+        for watched in (first_watched, not first_watched):
+            used[watched] = await self._watched(pages) if watched else await self._busy()
+        return used[False], used[True]
+
+    async def _watched(self, pages: Pages) -> float:
+        async with pages.watching(SOCKETS):
+            taken = list(pages.frames)
+            used = await self._busy()
+            least = min(now - before for now, before in zip(pages.frames, taken, strict=True))
+        if least < int(self.seconds * 2) - 1:
+            raise NotWhole(f"a live page took {least} frames while the load ran")
+        return used
+
+    async def _busy(self) -> float:
+        return (await self.sample(self.gateway, Wanted(), 64, self.seconds * 2)).cpu_us
+
+    async def idle(self) -> Figure:
+        """CPU time that the worker uses while nobody calls."""
+        worker = self.gateway.worker()
+        before, began = cpu_s(worker), time.perf_counter()
+        await asyncio.sleep(2 * self.seconds)
+        share = (cpu_s(worker) - before) / (time.perf_counter() - began) * 100
+        return Figure("CPU of the worker while nobody calls", "% of a core", (share,))
+
+
+class Others:
+    """What everybody else has used of our two cores since this was made: how far to trust the figures."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._began, self._before = time.perf_counter(), self._used()
+
+    def _used(self) -> tuple[float, float]:
+        """Seconds so far on the core of what is tested and on the other, without our own."""
+        bench = self._bench
+        tested = bench.gateway.tree_cpu_s() + bench.empty.tree_cpu_s()
+        loading = time.process_time() + bench.upstream.tree_cpu_s()
+        return busy_s(bench.cores.tested) - tested, busy_s(bench.cores.other) - loading
+
+    def figures(self) -> Iterable[Figure]:
+        """Until now; what cannot be told apart from zero is zero."""
+        seconds = time.perf_counter() - self._began
+        where = ("the core of what is tested", "the core of the load")
+        for core, before, now in zip(where, self._before, self._used(), strict=True):
+            share = max(0.0, (now - before) / seconds * 100)
+            yield Figure(f"use by others of {core}, during the run", "%", (share,))
+
+
+def of_the_busiest(whole: Beside) -> Iterable[Figure]:
+    """The first two bounds from the load that they speak of, and how much of its core it had."""
+    yield Figure(
+        "CPU per call, whole, 64 connections", "µs", tuple(each.cpu_us for each in whole.gateway), 260
+    )
+    yield Figure(
+        "calls a second on one core, whole, 64 connections",
+        "calls/s",
+        tuple(each.rate for each in whole.gateway),
+        3800,
+        at_least=True,
+    )
+    yield Figure(
+        "share of its core that the worker had meanwhile",
+        "%",
+        tuple(each.share * 100 for each in whole.gateway),
+    )

@@ -1,0 +1,141 @@
+"""Processes of a run: started on a core of their own, and what they have used. Linux only."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.wire import MODEL_NAME
+from gateway.presets import API_KEYS
+from tests.served import ROOT, Served, eventually, free_port, provider_of
+
+CPU_CLOCK = 2
+"""The clock of a process's CPU time among its clocks, see clock_getcpuclockid(3)."""
+START_S = 30.0
+STOP_S = 10.0
+CONNECTIONS = "10000"
+
+
+class CannotMeasure(Exception):
+    """The machine cannot run this benchmark; the message is one sentence that helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """One core for the process under test, one for everything else."""
+
+    tested: int
+    other: int
+
+
+def two_cores() -> Cores:
+    """The first two that we may use. Raises CannotMeasure."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(allowed) < 2:
+        raise CannotMeasure(
+            "The benchmark needs Linux and two cores: one for what is measured, one for the load."
+        )
+    return Cores(allowed[0], allowed[1])
+
+
+@contextlib.contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started inside runs on this core, with all that it starts itself."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far, all its threads, living and ended; in seconds.
+
+    Read from the process's own CPU clock, which counts nanoseconds; /proc and psutil count 10 ms.
+    """
+    return time.clock_gettime((~pid << 3) | CPU_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Something that listens: its port, and the process that its worker descends from, or is."""
+
+    port: int
+    root: int
+    api_key: str = "none"
+
+    def _family(self) -> list[int]:
+        return [each.pid for each in psutil.Process(self.root).children(recursive=True)]
+
+    def worker(self) -> int:
+        """The process that serves: after some calls, the busiest of the descendants."""
+        return max(self._family(), key=cpu_s)
+
+    def tree_cpu_s(self) -> float:
+        """CPU time of the root and all its descendants, in seconds."""
+        return sum(cpu_s(each) for each in [self.root, *self._family()])
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    used: int = psutil.Process(pid).memory_info().rss
+    return used
+
+
+def busy_s(core: int) -> float:
+    """How long a core has worked so far, for whomever; in seconds."""
+    times = psutil.cpu_times(percpu=True)[core]
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
+@contextlib.contextmanager
+def module(name: str, core: int) -> Iterator[Server]:
+    """`python -m NAME PORT` on a core, listening."""
+    port = free_port()
+    with on_core(core):
+        process = subprocess.Popen([sys.executable, "-m", name, str(port)], cwd=ROOT)
+    try:
+        eventually(lambda: _listens(process.pid, port), START_S, f"the start of {name}")
+        yield Server(port, process.pid)
+    finally:
+        process.terminate()
+        process.wait(STOP_S)
+
+
+def _listens(pid: int, port: int) -> bool:
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return any(
+        wire.laddr.port == port and wire.status == psutil.CONN_LISTEN
+        for each in family
+        for wire in each.net_connections("tcp")
+    )
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, upstream_port: int, core: int) -> Iterator[Served]:
+    """`manage.py up` on a fresh VAR_DIR, with the benchmark's upstream as its only provider.
+
+    Vendors' API keys of the environment are left out: not one call may leave this machine.
+    """
+    environ = {
+        **dict.fromkeys(API_KEYS, ""),
+        **provider_of(f"http://127.0.0.1:{upstream_port}/v1", MODEL_NAME),
+        "MAX_CONNECTIONS": CONNECTIONS,
+    }
+    served = Served(folder, environ)
+    try:
+        with on_core(core):
+            served.start()
+        yield served
+    finally:
+        if served.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                served.stop(STOP_S)
+            served.kill()
