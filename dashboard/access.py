@@ -11,7 +11,8 @@ PAGES = (
 )
 ADMIN = (  # django-unfold's Alpine evaluates expressions and sets styles
     "default-src 'none'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
 
 Handler = Callable[[HttpRequest], HttpResponse]

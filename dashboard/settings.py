@@ -49,7 +49,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
     "dashboard.access.ContentSecurityPolicy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -137,14 +137,28 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
 
+_ICON = "/static/penstock.svg"
+UNFOLD = {
+    "SITE_TITLE": "Penstock",
+    "SITE_HEADER": "Penstock",
+    "SITE_ICON": lambda request: _ICON,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: _ICON}],
+}
+
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = True
-WHITENOISE_MAX_AGE = 60  # a changed file is asked for again within a minute; ETags make that cheap
+SERVESTATIC_USE_FINDERS = True
+SERVESTATIC_ALLOW_ALL_ORIGINS = False
+SERVESTATIC_MAX_AGE = 60  # a changed file is asked for again within a minute; ETags make that cheap
 
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # whether subdomains are HTTPS only is for whoever owns the domain to say
+    "security.W008",  # the gateway speaks HTTP; what ends TLS in front of it redirects
+    "security.W021",  # preloading binds a domain for years: not ours to ask for
+]
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -100,7 +100,7 @@ def _simulate(port: int) -> subprocess.Popen[str]:
     command = [
         *(sys.executable, str(settings.BASE_DIR / "manage.py"), "simulate_upstream"),
         *("--host", LOOPBACK, "--port", str(port), "--speed", "1"),
-        *("--journal", str(settings.VAR_DIR / "simulator.jsonl"), "--with-parent"),
+        "--with-parent",
     ]
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
