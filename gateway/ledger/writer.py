@@ -2,8 +2,9 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ LONGEST_PAUSE_S = 5.0
 SWEEP_EVERY = 20
 """Rounds between two looks for dead journals."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _json = msgspec.json.Encoder().encode
 ENTRY_COLUMNS = tuple(str(each.column) for each in Entry._meta.concrete_fields)
 ATTEMPT_COLUMNS = tuple(str(each.column) for each in Attempt._meta.concrete_fields if not each.primary_key)
@@ -71,7 +71,7 @@ def _entry(record: Settled) -> tuple[Any, ...]:
         usage.basis,
         record.cost_nanos,
         record.unpriced,
-        _json(record.tags or {}).decode(),
+        _json(record.tags).decode() if record.tags else "{}",
     )
 
 
@@ -100,11 +100,19 @@ def _attempts(record: Settled) -> Iterable[tuple[Any, ...]]:
 
 
 def _id(call_id: str) -> str:
-    return call_id if connection.features.has_native_uuid_field else call_id.replace("-", "")
+    """As Django keeps a UUID where the database has no such type; PostgreSQL reads it too."""
+    return call_id.replace("-", "")
 
 
-def _moment(at_us: int) -> Any:
-    return connection.ops.adapt_datetimefield_value(_EPOCH + timedelta(microseconds=at_us))
+def _moment(at_us: int) -> str:
+    """As Django writes a moment into SQLite; PostgreSQL reads it too, its connections being in UTC."""
+    second, fraction = divmod(at_us, 1_000_000)
+    return f"{_second(second)}.{fraction:06d}"
+
+
+@lru_cache(maxsize=1024)
+def _second(at_s: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_s))
 
 
 class Writer:
