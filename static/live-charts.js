@@ -116,7 +116,7 @@ export class LiveChart {
     const lines = this.#lines(store, shown);
     const { scales } = this.#chart.options;
     scales.x.max = now;
-    scales.x.min = now - WINDOW_S;
+    scales.x.min = now - store.span(now);
     this.#chart.data.datasets = lines.map((line, at) => this.#dataset(line, this.#chart.data.datasets[at], now));
     this.#chart.update("none");
     this.#drawTable(now, lines);
@@ -296,7 +296,7 @@ const colour = ({ scales, plugins }) => {
 };
 
 const wholeMinutes = (scale) => {
-  const every = scale.width < 420 ? 300 : 180;
+  const every = scale.max - scale.min < WINDOW_S ? 60 : scale.width < 420 ? 300 : 180;
   scale.ticks = [];
   for (let at = Math.ceil(scale.min / every) * every; at <= scale.max; at += every) scale.ticks.push({ value: at });
 };

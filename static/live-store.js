@@ -2,6 +2,7 @@
 
 export const WINDOW_S = 900;
 export const TRAILING_S = 60;
+const YOUNG_SPANS_S = [120, 300]; // so that a first call is not a speck at the edge of an empty quarter of an hour
 const KEPT_S = WINDOW_S + TRAILING_S;
 export const LATEST_KEPT = 50;
 
@@ -55,6 +56,12 @@ export class Store {
   #lastSeen = new Map();
   #refused = [];
   #calls = new Map();
+  #oldest = Infinity;
+
+  /** How many seconds the charts show: the whole window as soon as there is something that old. */
+  span(now) {
+    return YOUNG_SPANS_S.find((span) => now - this.#oldest < span * 0.9) ?? WINDOW_S;
+  }
 
   /** Take in a snapshot or a frame. What was there before is not counted twice. */
   take(message) {
@@ -78,6 +85,7 @@ export class Store {
 
   #takeRows({ id, routes, total, refused }) {
     this.total.set(id, total);
+    this.#oldest = Math.min(this.#oldest, id);
     for (const [name, row] of Object.entries(routes)) {
       if (!this.routes.has(name)) this.routes.set(name, new Series());
       this.routes.get(name).set(id, row);
@@ -104,6 +112,7 @@ export class Store {
 
   #forgetAll() {
     this.lastId = 0;
+    this.#oldest = Infinity;
     this.total = new Series();
     this.routes.clear();
     this.#lastSeen.clear();
