@@ -69,17 +69,16 @@ def median_us(make: Callable[[Path], Callable[[], None]], folder: Path) -> float
     return statistics.median(cost_us(make(folder)) for _ in range(ROUNDS))
 
 
+def report(when: str, folder: Path) -> None:
+    print(f"{when}: mapped {median_us(mapped, folder):.2f} us, written {median_us(written, folder):.2f} us")
+
+
 def main() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with tempfile.TemporaryDirectory(dir=".") as name:
-        folder = Path(name)
-        print(
-            f"alone:  mapped {median_us(mapped, folder):6.2f} us   written {median_us(written, folder):6.2f} us"
-        )
+        report("alone", Path(name))
         with busy_thread():
-            print(
-                f"beside: mapped {median_us(mapped, folder):6.2f} us   written {median_us(written, folder):6.2f} us"
-            )
+            report("beside a busy thread", Path(name))
 
 
 if __name__ == "__main__":

@@ -184,13 +184,18 @@ def _check_together(env: Env) -> None:
         raise WrongSetting(
             f"DEBUG is on and HOST is {env.host}: debug pages show secrets. Unset one of the two."
         )
-    if env.secret_key and (len(env.secret_key) < 32 or len(set(env.secret_key)) < 8):
+    if env.secret_key and _is_plain(env.secret_key):
         raise WrongSetting("SECRET_KEY is too short or too plain: use 50 random characters, or unset it.")
     for pepper in env.key_peppers:
         if len(pepper) < 32:
             raise WrongSetting(
                 "KEY_PEPPERS has one that is too short: each needs 32 random characters or more."
             )
+
+
+def _is_plain(secret_key: str) -> bool:
+    """Too short, too regular, or the one that Django puts into a new project."""
+    return len(secret_key) < 32 or len(set(secret_key)) < 8 or secret_key.startswith("django-insecure-")
 
 
 def kept_secret(var_dir: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
@@ -212,6 +217,8 @@ def kept_secret(var_dir: Path, name: str, make: Callable[[], str] = lambda: secr
         finally:
             fresh.unlink()
     value = path.read_text().strip()
-    if not value:
-        raise WrongSetting(f"{path} is empty: restore it from a backup, or delete it to make a new secret.")
+    if len(value) < 32:
+        raise WrongSetting(
+            f"{path} is empty or cut off: restore it from a backup, or delete it to make a new secret."
+        )
     return value

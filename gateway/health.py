@@ -22,5 +22,7 @@ async def answer(gateway: Gateway, path: str, send: Send) -> None:
 def _state(gateway: Gateway) -> tuple[int, dict[str, Any]]:
     if gateway.state != "ready":
         return 503, {"status": gateway.state}
+    if refusing := gateway.refusing():
+        return 503, {"status": "refusing", "because": refusing}
     degraded = gateway.degraded()
     return (200, {"status": "degraded", "degraded": degraded}) if degraded else (200, {"status": "ready"})

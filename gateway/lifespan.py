@@ -246,6 +246,10 @@ class Gateway:
         await asyncio.sleep(drain_s)
         self.relay.lines.cut_all(Cut.STOPPING)
 
+    def refusing(self) -> list[str]:
+        """Why no call is let in, though the process lives."""
+        return ["journal"] if self._journal is not None and self._journal.broken else []
+
     def degraded(self) -> list[str]:
         """What does not work as it should while calls are served."""
         found = []

@@ -123,6 +123,8 @@ class Attempts:
                     begun = True
                     await client.begin_stream(trying, reservation)
                 await client.chunk(ready)
+            if reader.failure is not None:
+                raise reader.failure
             if reader.done:
                 line.expect(NEVER, Cut.DEADLINE)
                 if not begun:

@@ -1,6 +1,7 @@
 """The way of one call through the relay."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -101,7 +102,8 @@ class Relay:
         elif client.begun:
             outcome = "truncated"
         reservation.settle(outcome, 200 if client.begun else why.status, why.code or "")
-        await self._journal.on_disk()
+        with contextlib.suppress(errors.Unavailable):  # the client hears of a failure in any case
+            await self._journal.on_disk()
         if not client.begun:
             raise why
         await client.fail_stream(error_event(why.body()))

@@ -48,7 +48,7 @@ class Journal(Protocol):
         """Never fails for want of room: the ticket holds it."""
 
     async def on_disk(self) -> None:
-        """In the strict setting, wait until all that was appended is on the disk; else return at once."""
+        """In the strict setting, wait until what was appended is on the disk. Raises errors.Unavailable."""
 
 
 class Listener(Protocol):

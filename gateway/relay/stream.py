@@ -53,13 +53,15 @@ _encode = msgspec.json.Encoder().encode
 class EventReader:
     """Bytes in, bytes to hand on out; remembers usage, how much was said, and whether it ended well."""
 
-    __slots__ = ("_held", "_limit", "_pass_usage", "done", "spoke", "usage", "written_tokens")
+    __slots__ = ("_held", "_limit", "_pass_usage", "done", "failure", "spoke", "usage", "written_tokens")
 
     def __init__(self, *, pass_usage: bool, limit: int) -> None:
         self._held = b""
         self._limit = limit
         self._pass_usage = pass_usage
         self.done = False
+        self.failure: UpstreamFailed | None = None
+        """What the stream broke on; to be raised once what came before it is handed on."""
         self.usage: Usage | None = None
         self.spoke = False
         """Whether any content has come."""
@@ -67,7 +69,10 @@ class EventReader:
         """Events with content, about one a token; counts only where usage is never reported."""
 
     def feed(self, data: bytes) -> bytes:
-        """The whole events among what has come. Raises UpstreamFailed for an error or a broken event."""
+        """The whole events among what has come, up to an error or a broken event.
+
+        Raises UpstreamFailed for one with nothing before it; else it is left in `failure`.
+        """
         held = self._held + data if self._held else data
         if b"\r" in held:
             held = held.replace(b"\r\n", b"\n")
@@ -76,7 +81,13 @@ class EventReader:
             self._hold(held)
             return b""
         self._hold(held[end:])
-        passed = [event for each in held[: end - 2].split(b"\n\n") if (event := self._event(each))]
+        passed: list[bytes] = []
+        try:  # extend() keeps what it took before the failure
+            passed.extend(event for each in held[: end - 2].split(b"\n\n") if (event := self._event(each)))
+        except UpstreamFailed as why:
+            if not passed:
+                raise
+            self.failure = why
         return b"\n\n".join(passed) + b"\n\n" if passed else b""
 
     def _hold(self, rest: bytes) -> None:

@@ -224,3 +224,20 @@ def test_the_room_kept_is_always_enough_for_the_end(
     journal.settle(ticket, end)
 
     assert journal.segments[-1].end - before <= room
+
+
+async def test_a_disk_that_fails_to_sync_lets_no_more_calls_in(journals: Path) -> None:
+    def fails(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    journal = Journal(journals / "bad", max_bytes=1 << 20, segment_bytes=1 << 16, strict=True, to_disk=fails)
+    call = opened()
+    journal.settle(journal.open(call), settled(call))
+
+    with pytest.raises(JournalFull):
+        await journal.on_disk()
+
+    assert journal.broken
+    with pytest.raises(JournalFull):
+        journal.open(opened())
+    journal.close()

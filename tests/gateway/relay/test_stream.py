@@ -95,6 +95,15 @@ def test_an_event_that_is_not_json_breaks_the_stream(event: bytes) -> None:
         reader().feed(event)
 
 
+def test_what_comes_together_with_an_error_is_handed_on_before_it() -> None:
+    it = reader()
+    spoken = b'data: {"choices":[{"delta":{"content":"drop"}}]}\n\n'
+
+    assert it.feed(spoken + b'data: {"error":{"message":"out of water"}}\n\n') == spoken
+    assert "out of water" in str(it.failure)
+    assert it.written_tokens == 1
+
+
 def test_an_error_event_of_the_provider_is_an_error() -> None:
     with pytest.raises(UpstreamFailed, match="out of water"):
         reader().feed(b'data: {"error":{"message":"out of water"}}\n\n')

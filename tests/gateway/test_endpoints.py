@@ -1,0 +1,302 @@
+"""The relay as an ASGI application: what no client can bring about, and when it reads on.
+
+Everything behind it is real but the keys: those come through their port.
+"""
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from accounts.caller import KeyCannotBeChecked
+from gateway.endpoints import RelayApplication
+from gateway.relay.attempts import Limits
+from gateway.relay.catalog import Catalog, Route, Target
+from gateway.relay.lifeline import Cut
+from gateway.simulator import Fault, Step
+from tests.gateway.relay.carried import ALICE, Routes, house
+
+LARGEST = 1000
+GOOD = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+
+
+class Keyring:
+    """Knows one key by heart and one by asking; the others stand for what can go wrong."""
+
+    def remembered(self, presented):
+        return ALICE if presented == "known" else None
+
+    async def look_up(self, presented):
+        if presented == "away":
+            raise KeyCannotBeChecked
+        if presented == "broken":
+            raise RuntimeError("sk-secret is what broke")
+        return ALICE if presented == "stored" else None
+
+
+class Client:
+    """The far end of one ASGI request: says what it is given, keeps what it is sent, then waits."""
+
+    def __init__(self, *parts, hangs_up=False):
+        self.parts = list(parts or [GOOD])
+        self.asked = 0
+        self.sent = []
+        self.gone = asyncio.Event()
+        if hangs_up:
+            self.gone.set()
+
+    async def receive(self):
+        self.asked += 1
+        if self.parts:
+            part = self.parts.pop(0)
+            return {"type": "http.request", "body": part, "more_body": bool(self.parts)}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    @property
+    def status(self):
+        return self.sent[0]["status"]
+
+    @property
+    def headers(self):
+        return dict(self.sent[0]["headers"])
+
+    @property
+    def body(self):
+        return b"".join(each.get("body", b"") for each in self.sent[1:])
+
+    @property
+    def error(self):
+        return json.loads(self.body)["error"]
+
+
+class Unending(Client):
+    """Sends pieces for as long as it is asked."""
+
+    async def receive(self):
+        self.asked += 1
+        return {"type": "http.request", "body": b" " * 100, "more_body": True}
+
+
+class Silent(Client):
+    """Began a body and does not go on."""
+
+    async def receive(self):
+        self.asked += 1
+        if self.asked > 1:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b"{", "more_body": True}
+
+
+def head(*headers, method="POST", path="/v1/chat/completions", key="known"):
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "headers": [
+            (b"host", b"localhost"),
+            (b"authorization", b"Bearer " + key.encode()),
+            (b"content-type", b"application/json"),
+            *headers,
+        ],
+    }
+
+
+@pytest.fixture
+async def home(upstream, tmp_path):
+    limits = Limits(send_timeout_s=30.0)
+    async with house(upstream.base_url, tmp_path / "journal", limits) as made:
+        yield made
+
+
+@pytest.fixture
+def routes(upstream):
+    target = Target(1, 1, "openai", upstream.base_url, "gpt-4o", None)
+    listed = Route(1, "gpt-4o", (target,), created_at_s=1700000000)
+    return Routes(Catalog({"gpt-4o": listed, "alias": listed, "nowhere": Route(2, "nowhere", ())}))
+
+
+@pytest.fixture
+def application(home, routes):
+    return RelayApplication(
+        home.relay, Keyring(), routes, home.lines, Limits(), max_body_bytes=LARGEST, body_timeout_s=30.0
+    )
+
+
+async def ask(application, scope=None, client=None):
+    client = client or Client()
+    async with asyncio.timeout(10):
+        await application(scope or head(), client.receive, client.send)
+    return client
+
+
+async def test_a_call_is_answered_with_its_facts(application, home):
+    client = await ask(application)
+
+    assert client.status == 200
+    assert client.headers[b"x-request-id"].decode() == home.books.entry.call_id
+    assert client.headers[b"x-penstock-target"] == b"openai/gpt-4o"
+    assert client.headers[b"x-penstock-attempts"] == b"1"
+    assert float(client.headers[b"x-penstock-overhead-ms"]) >= 0
+    assert client.headers[b"cache-control"] == b"no-store"
+    assert int(client.headers[b"content-length"]) == len(client.body)
+
+
+async def test_a_key_that_is_not_remembered_is_looked_up(application):
+    assert (await ask(application, head(key="stored"))).status == 200
+    assert (await ask(application, head(key="unknown"))).status == 401
+
+
+async def test_a_key_that_cannot_be_checked_is_503_and_never_401(application, home):
+    client = await ask(application, head(key="away"))
+    assert (client.status, client.error["code"]) == (503, "unavailable")
+    assert client.headers[b"retry-after"] == b"5"
+    assert home.books.entries == []
+
+
+async def test_an_accident_is_told_to_the_log_and_not_to_the_client(application, caplog):
+    with caplog.at_level(logging.ERROR):
+        client = await ask(application, head(key="broken"))
+    assert client.status == 500
+    assert client.error["type"] == "server_error"
+    assert b"sk-secret" not in client.body
+    assert "RuntimeError" in caplog.text
+
+
+async def test_a_gateway_that_stops_takes_no_new_calls(application):
+    application.draining = True
+    client = await ask(application)
+    assert (client.status, client.error["code"]) == (503, "overloaded")
+    assert (await ask(application, head(method="GET", path="/v1/models"))).status == 200
+
+
+async def test_the_key_is_checked_before_the_body_is_read(application):
+    client = await ask(application, head(key="unknown"), Unending())
+    assert (client.status, client.asked) == (401, 0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "status"),
+    [
+        (head((b"content-length", b"1001")), 413),
+        (head((b"content-encoding", b"gzip")), 415),
+        (head((b"transfer-encoding", b"gzip")), 400),
+        (head(method="PUT"), 405),
+        (head(path="/v1/nothing"), 404),
+        (head((b"host", b"localhost")), 400),
+        (head((b"x-a", b"a" * 40_000)), 431),
+    ],
+)
+async def test_a_head_that_is_refused_leaves_the_body_unread(application, scope, status):
+    client = await ask(application, scope, Unending())
+    assert (client.status, client.asked) == (status, 0)
+    assert client.headers[b"connection"] == b"close"
+
+
+async def test_reading_stops_at_the_first_byte_too_many(application, home):
+    client = await ask(application, client=Unending())
+    assert client.status == 413
+    assert client.asked == LARGEST // 100 + 1
+    assert home.books.entries == []
+
+
+async def test_a_body_may_come_in_pieces(application, upstream):
+    pieces = [GOOD[at : at + 1] for at in range(len(GOOD))]
+    assert (await ask(application, client=Client(*pieces))).status == 200
+    [received] = upstream.journal.received()
+    assert json.loads(received.body) == json.loads(GOOD)
+
+
+async def test_a_body_that_breaks_off_is_400(application, home):
+    class Broken(Client):
+        async def receive(self):
+            return {"type": "http.disconnect"}
+
+    client = await ask(application, client=Broken())
+    assert (client.status, client.error["code"]) == (400, "incomplete_body")
+    assert home.books.entries == []
+
+
+async def test_a_body_that_does_not_come_is_408(home, routes):
+    hasty = RelayApplication(
+        home.relay, Keyring(), routes, home.lines, Limits(), max_body_bytes=LARGEST, body_timeout_s=0.05
+    )
+    client = await ask(hasty, client=Silent())
+    assert (client.status, client.error["code"]) == (408, "slow_request")
+    assert client.headers[b"connection"] == b"close"
+    assert home.lines.lines == set()
+
+
+async def test_a_client_that_hangs_up_ends_its_call(application, home, upstream):
+    upstream.script([Step(fault=Fault.SILENCE)])
+    client = Client()
+    running = asyncio.create_task(application(head(), client.receive, client.send))
+    await upstream.journal.until(lambda journal: journal.received())
+    client.gone.set()
+    async with asyncio.timeout(5):
+        await running
+
+    assert client.sent == []
+    assert (home.books.entry.outcome, home.books.entry.code) == ("hung_up", "hung_up")
+    await upstream.journal.until(lambda journal: journal.ended())
+    assert upstream.journal.ended()[0].client_gone
+    assert home.lines.lines == set()
+
+
+async def test_a_stop_that_comes_in_the_middle_is_told(application, home, upstream):
+    upstream.script([Step(fault=Fault.SILENCE)])
+    client = Client()
+    running = asyncio.create_task(application(head(), client.receive, client.send))
+    await upstream.journal.until(lambda journal: journal.received())
+    home.lines.cut_all(Cut.STOPPING)
+    async with asyncio.timeout(5):
+        await running
+    assert (client.status, client.error["code"]) == (503, "overloaded")
+    assert home.books.entry.outcome == "failed"
+
+
+async def test_model_names_are_those_with_targets_aliases_included(application):
+    client = await ask(application, head(method="GET", path="/v1/models"))
+    listed = json.loads(client.body)
+    assert listed["object"] == "list"
+    assert [each["id"] for each in listed["data"]] == ["alias", "gpt-4o"]
+    assert {each["created"] for each in listed["data"]} == {1700000000}
+
+
+@pytest.mark.parametrize(("name", "status"), [("gpt-4o", 200), ("nowhere", 404), ("unknown", 404), ("", 200)])
+async def test_one_model_name_may_be_asked_for(application, name, status):
+    client = await ask(application, head(method="GET", path=f"/v1/models/{name}"))
+    assert client.status == status
+
+
+async def test_model_names_need_a_key(application):
+    assert (await ask(application, head(method="GET", path="/v1/models", key="unknown"))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/chat/completions", b"POST"),
+        ("POST", "/v1/models", b"GET"),
+        ("PUT", "/v1/models/x", b"GET"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_one(application, method, path, allow):
+    client = await ask(application, head(method=method, path=path))
+    assert (client.status, client.headers[b"allow"]) == (405, allow)
+
+
+async def test_a_stream_that_fails_after_it_began_ends_with_an_error_and_no_done(application, home, upstream):
+    upstream.script([Step(fault=Fault.TRUNCATED)])
+    body = json.dumps({**json.loads(GOOD), "stream": True}).encode()
+    client = await ask(application, client=Client(body))
+    assert client.status == 200
+    assert client.headers[b"content-type"].startswith(b"text/event-stream")
+    assert b"[DONE]" not in client.body
+    assert b'"error"' in client.body.rpartition(b"data: ")[2]
+    assert client.sent[-1]["more_body"] is False
+    assert home.books.entry.outcome == "truncated"

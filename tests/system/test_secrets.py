@@ -1,0 +1,288 @@
+"""After a busy day no secret, prompt or answer is in the database, the journal, the logs or a live frame.
+
+Everything is looked for as it is, and as base64 and hexadecimal digits, because that is how things hide.
+VAR_DIR/secrets holds the server's own keys, and is the one place where they may be.
+"""
+
+import asyncio
+import base64
+import contextlib
+import secrets
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from django.core.signing import b64_decode, dumps
+
+from accounts.keys import mint, take_apart
+from gateway.simulator import Fault, RunningSimulator, Step
+from tests.served import ADMIN_PASSWORD, KEY, Served, eventually, provider_of, serve
+from tests.system.conftest import MODEL_NAMES, simulator_in_a_thread
+from tests.system.live import signed_in, submit, watch
+
+CREDENTIAL = f"sk-stored-{secrets.token_hex(20)}"
+PROMPT, ANSWER = f"prompt-canary-{secrets.token_hex(12)}", f"answer-canary-{secrets.token_hex(12)}"
+COMPLAINT = f"complaint-canary-{secrets.token_hex(12)}"
+"""What a provider says in an error; it may well repeat the prompt."""
+
+
+def disguises(secret: bytes) -> set[bytes]:
+    """A text as it is, as it looks inside base64 at each of its three offsets, and as hexadecimal digits."""
+    found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
+    for offset in range(3):
+        encoded = base64.b64encode(bytes(offset) + secret)
+        inner = encoded[-(-offset * 8 // 6) :].rstrip(b"=")[1:-2]  # its edges depend on what stands beside it
+        found |= {inner, inner.translate(bytes.maketrans(b"+/", b"-_"))}
+    return found
+
+
+def leaks(haystacks: Mapping[str, bytes], needles: Mapping[str, str]) -> list[str]:
+    """Which secret is where; empty where none is anywhere."""
+    return [
+        f"{what} in {where}"
+        for what, secret in needles.items()
+        for where, text in haystacks.items()
+        if any(each in text for each in disguises(secret.encode()))
+    ]
+
+
+def files_of(var_dir: Path) -> dict[str, bytes]:
+    """Every file under VAR_DIR but its secrets; a journal's unused room is left out."""
+    return {
+        str(each.relative_to(var_dir)): each.read_bytes().rstrip(b"\0")
+        for each in sorted(var_dir.rglob("*"))
+        if each.is_file() and "secrets" not in each.relative_to(var_dir).parts
+    }
+
+
+def sessions_of(database: Path) -> bytes:
+    """Django signs sessions and may compress them, so they are unpacked before they are looked through."""
+    with contextlib.closing(sqlite3.connect(database)) as books:
+        rows = books.execute("SELECT session_data FROM django_session").fetchall()
+    return b"\n".join(unpacked(data) for (data,) in rows)
+
+
+def unpacked(session: str) -> bytes:
+    payload = session.rpartition(":")[0].rpartition(":")[0]
+    packed = b64_decode(payload.removeprefix(".").encode())
+    return zlib.decompress(packed) if payload.startswith(".") else packed
+
+
+@dataclass
+class Day:
+    """What happened, and what was to stay secret."""
+
+    served: Served
+    upstream: RunningSimulator
+    needles: dict[str, str] = field(default_factory=dict)
+    frames: list[str] = field(default_factory=list)
+
+    def remember_key(self, what: str, key: str) -> None:
+        parts = take_apart(key)
+        assert parts is not None
+        self.needles |= {what: key, f"the secret of {what}": parts.secret}
+
+    async def live(self) -> None:
+        """Make keys, store a credential, call in every way, and watch it live."""
+        self.remember_key("the first key", self.served.api_key)
+        self.needles |= {"the password": ADMIN_PASSWORD, "the stored credential": CREDENTIAL}
+        self.needles |= {"a prompt": PROMPT, "an answer": ANSWER, "a provider's words": COMPLAINT}
+        async with signed_in(self.served) as browser:
+            key = await self._make_keys(browser)
+            await self._store_the_credential(browser)
+            watching = asyncio.create_task(watch(browser, until_s=int(time.time()) + 6))
+            await self._call(browser, key)
+            _, self.frames = await watching
+
+    async def _make_keys(self, browser: aiohttp.ClientSession) -> str:
+        page = await submit(browser, "/keys/new/", team="default", name="billing", expires="30")
+        made = KEY.search(page)
+        assert made is not None, page
+        self.remember_key("a key made in the browser", made.group())
+        printed = await asyncio.to_thread(
+            self.served.manage, "create_key", "--team", "Default", "--name", "script"
+        )
+        self.remember_key("a key made by the command", printed.strip())
+        return made.group()
+
+    async def _store_the_credential(self, browser: aiohttp.ClientSession) -> None:
+        [(number, slug, url)] = self.served.rows("SELECT id, slug, base_url FROM gateway_provider")
+        await submit(
+            browser,
+            f"/admin/gateway/provider/{number}/change/",
+            name="Stored",
+            slug=slug,
+            base_url=url,
+            enabled="on",
+            secret=CREDENTIAL,
+            env_var="",
+        )
+        [(kept,)] = self.served.rows("SELECT encrypted FROM gateway_credential")
+        assert kept, "the credential is stored"
+
+    async def _call(self, browser: aiohttp.ClientSession, key: str) -> None:
+        """Until the stored credential is in use, then answers, streams, refusals, failures and hang-ups."""
+        while f"Bearer {CREDENTIAL}" not in self._presented():
+            await self._post(browser, key)
+        for stream in (False, True):
+            for fault in (None, Fault.UNAUTHORIZED, Fault.BAD_REQUEST, Fault.SERVER_ERROR, Fault.ERROR_EVENT):
+                said = ANSWER if fault is None else f"{COMPLAINT} {CREDENTIAL}"
+                self.upstream.script([Step(fault=fault, text=said)])
+                await self._post(browser, key, stream=stream)
+            self.upstream.script([Step(fault=Fault.SILENCE)])
+            with contextlib.suppress(TimeoutError):
+                await self._post(browser, key, stream=stream, patience_s=0.3)
+        await self._misuse(browser, key)
+
+    async def _misuse(self, browser: aiohttp.ClientSession, key: str) -> None:
+        """Keys where they do not belong, and prompts that cannot be read."""
+        unknown = mint().text
+        self.remember_key("a key that is not ours", unknown)
+        await self._post(browser, unknown)
+        await self._post(browser, key[:-1] + "~")
+        await self._post(browser, key, body=f'{{"model": "gpt-4o", "messages": ["{PROMPT}"'.encode())
+        for path in (f"/v1/models/{key}", f"/v1/{key}", f"/v1/models?api_key={key}", f"/keys/?q={key}"):
+            async with browser.get(path, headers={"Authorization": f"Bearer {key}"}) as answer:
+                await answer.read()
+
+    async def _post(
+        self,
+        browser: aiohttp.ClientSession,
+        key: str,
+        *,
+        stream: bool = False,
+        patience_s: float = 20,
+        body: bytes | None = None,
+    ) -> None:
+        messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": f"{PROMPT}?"}]
+        asked = {"model": "gpt-4o", "messages": messages, "stream": stream, "user": PROMPT}
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        async with asyncio.timeout(patience_s):
+            how = {"json": asked} if body is None else {"data": body}
+            async with browser.post("/v1/chat/completions", **how, headers=headers) as answer:
+                await answer.read()
+
+    def _presented(self) -> set[str]:
+        return {each.headers.get("authorization", "") for each in self.upstream.journal.received()}
+
+    def remember_server_secrets(self) -> None:
+        for each in (self.served.var_dir / "secrets").iterdir():
+            self.needles[each.name] = each.read_text().strip()
+
+    def haystacks(self) -> dict[str, bytes]:
+        return {
+            **files_of(self.served.var_dir),
+            "live frames": "\n".join(self.frames).encode(),
+            "sessions": sessions_of(self.served.var_dir / "penstock.sqlite3"),
+        }
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+    """One day for all that is asked of it: calls, a crash that leaves its journal, and another start."""
+    folder = tmp_path_factory.mktemp("secrets")
+    with simulator_in_a_thread(folder / "upstream.jsonl") as upstream:
+        provider = provider_of(upstream.base_url, *MODEL_NAMES)
+        with serve(folder / "var", LOG_LEVEL="DEBUG", **provider) as served:
+            it = Day(served, upstream)
+            asyncio.run(it.live())
+            it.remember_server_secrets()
+            eventually(lambda: served.rows("SELECT count(*) FROM gateway_entry")[0][0] > 10)
+            yield it
+
+
+def test_no_secret_prompt_or_answer_is_anywhere(day, say):
+    """While it runs, after a crash, and after the next start. The first run shows one key on its terminal."""
+    shown_once = {"out.txt"}
+    running = {name: text for name, text in day.haystacks().items() if name not in shown_once}
+    assert leaks(running, day.needles) == []
+
+    day.served.kill()
+    crashed = {name: text for name, text in day.haystacks().items() if name not in shown_once}
+    assert any(name.endswith(".seg") for name in crashed), "a journal was left behind"
+    assert leaks(crashed, day.needles) == []
+
+    day.served.start()
+    after = day.haystacks()
+    assert leaks(after, day.needles) == []
+    looked = len(running) + len(crashed) + len(after)
+    [(calls,)] = day.served.rows("SELECT count(*) FROM gateway_entry")
+    say(
+        f"S2  0 of {len(day.needles)} secrets, prompts and answers are in {looked} files and streams; "
+        f"{calls} calls"
+    )
+
+
+def test_what_was_looked_through_is_what_was_written(day):
+    """An empty haystack hides nothing: each has what it should have."""
+    haystacks = day.haystacks()
+    journals = [text for name, text in haystacks.items() if name.endswith(".seg")]
+
+    assert b"gpt-4o" in haystacks["penstock.sqlite3"] + haystacks.get("penstock.sqlite3-wal", b"")
+    assert journals
+    assert b" DEBUG " in haystacks["err.txt"]
+    assert b'"frames"' in haystacks["live frames"]
+    assert b"_auth_user_id" in haystacks["sessions"]
+
+
+def test_the_calls_were_real(day):
+    """The provider did get prompts and credentials, and clients their answers."""
+    journal = day.upstream.journal.path.read_text()
+
+    assert CREDENTIAL in journal
+    assert any(PROMPT in (each.body or b"").decode() for each in day.upstream.journal.received())
+    assert len(day.needles) >= 14
+
+
+def test_a_secret_that_is_planted_is_found(day):
+    """In each haystack, each secret, as it is and in disguise."""
+    for where, text in day.haystacks().items():
+        for what, secret in day.needles.items():
+            for planted in planted_as(secret.encode()):
+                middle = len(text) // 2
+                spoilt = text[:middle] + b"{" + planted + b"}" + text[middle:]
+                assert leaks({where: spoilt}, {what: secret}) == [f"{what} in {where}"]
+
+
+def planted_as(secret: bytes) -> list[bytes]:
+    """In clear, and encoded together with what may stand beside it."""
+    encoded = [base64.b64encode(before + secret + b"after") for before in (b"", b"a", b"ab")]
+    return [secret, *encoded, secret.hex().encode()]
+
+
+def test_a_secret_planted_in_the_database_or_a_session_is_found(day, tmp_path):
+    copy = tmp_path / "penstock.sqlite3"
+    session = dumps({"made_key": day.served.api_key, "padding": "x" * 500}, compress=True)
+    with contextlib.closing(sqlite3.connect(copy)) as books:
+        books.execute("CREATE TABLE django_session (session_data TEXT)")
+        books.execute("CREATE TABLE note (text TEXT)")
+        books.execute("INSERT INTO note VALUES (?)", [CREDENTIAL])
+        books.execute("INSERT INTO django_session VALUES (?)", [session])
+        books.commit()
+
+    haystacks = {"file": copy.read_bytes(), "sessions": sessions_of(copy)}
+
+    assert leaks(haystacks, {"credential": CREDENTIAL}) == ["credential in file"]
+    assert leaks(haystacks, {"key": day.served.api_key}) == ["key in sessions"]
+
+
+def test_a_simulator_of_our_own_keeps_no_prompt_either(served):
+    """The one that `up` starts keeps what it received in memory alone."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}]}
+
+    async def ask() -> None:
+        headers = {"Authorization": f"Bearer {served.api_key}"}
+        url = f"{served.base_url}/chat/completions"
+        async with aiohttp.ClientSession() as http, http.post(url, json=body, headers=headers) as answer:
+            assert PROMPT in await answer.text()
+
+    asyncio.run(ask())
+
+    haystacks = files_of(served.var_dir)
+    del haystacks["out.txt"]  # the first run shows one key on its terminal
+    assert leaks(haystacks, {"a prompt": PROMPT, "the key": served.api_key}) == []
