@@ -1,9 +1,12 @@
 """Everything on one port: `/v1/` to the relay, sockets to Channels, the rest to Django."""
 
+import asyncio
 import os
+import time
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 pages = get_asgi_application()
@@ -11,9 +14,12 @@ pages = get_asgi_application()
 from dashboard.companion import Live  # noqa: E402
 from dashboard.consumers import websocket_application  # noqa: E402
 from gateway import edge, health  # noqa: E402
-from gateway.endpoints import Receive, Reply, Scope, Send  # noqa: E402
+from gateway.endpoints import JSON, Message, Receive, Reply, Scope, Send  # noqa: E402
 from gateway.errors import InvalidCall  # noqa: E402
 from gateway.lifespan import Gateway, lifespan  # noqa: E402
+
+LARGEST_FORM = 1024 * 1024
+"""Bytes; every form of ours is far smaller."""
 
 gateway = Gateway(Live())
 
@@ -24,7 +30,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if kind == "http":
         await _http(scope, receive, send)
     elif kind == "websocket":
-        await websocket_application(dict(scope), receive, send)
+        await _socket(scope, receive, send)
     else:
         await lifespan(gateway, receive, send)
 
@@ -41,9 +47,56 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _page(scope: Scope, receive: Receive, send: Send) -> None:
+    """Django would write a body of any size to a file, and wait for it for ever: it is read here."""
+    try:
+        edge.check_host(scope["headers"])
+        async with asyncio.timeout(settings.ENV.body_timeout_s):
+            body = await _form(receive)
+    except InvalidCall as why:
+        await Reply(send, time.monotonic).error(why)
+    except TimeoutError:
+        await Reply(send, time.monotonic).error(edge.slow_body(settings.ENV.body_timeout_s))
+    else:
+        await pages(dict(scope), _once_more(body, receive), send)  # type: ignore[arg-type]
+
+
+async def _form(receive: Receive) -> bytes:
+    """The whole body of a page's request. Raises InvalidCall."""
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise edge.broken_body()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > LARGEST_FORM:
+            raise edge.body_too_large(LARGEST_FORM)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _once_more(body: bytes, receive: Receive) -> Receive:
+    """A receive that tells of the body as if it came now, then of what comes after it."""
+    told = False
+
+    async def hear() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return hear
+
+
+async def _socket(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         edge.check_host(scope["headers"])
     except InvalidCall as why:
-        await Reply(send, lambda: 0.0).error(why)
+        body = why.body()
+        headers = [JSON, (b"content-length", b"%d" % len(body)), *why.headers()]
+        await send({"type": "websocket.http.response.start", "status": why.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
         return
-    await pages(dict(scope), receive, send)  # type: ignore[arg-type]
+    await websocket_application(dict(scope), receive, send)  # type: ignore[arg-type]

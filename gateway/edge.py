@@ -14,9 +14,24 @@ MOST_HEADERS = 100
 LARGEST_HEAD = 32 * 1024
 MOST_TAGS = 10
 LONGEST_TAG = 100
+HIGHEST_PORT = 65535
+BLANKS = " \t"
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME = rb"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+_HOST = re.compile(
+    rb"(?:" + _NAME + rb"(?:\." + _NAME + rb"){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
+)
+_ACTED_ON = frozenset(
+    (
+        b"host",
+        b"authorization",
+        b"content-type",
+        b"content-length",
+        b"content-encoding",
+        b"transfer-encoding",
+        b"x-penstock-tags",
+    )
+)
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -25,7 +40,6 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Head:
     """The headers that we act on; the others are counted and left."""
 
-    host: bytes = b""
     authorization: bytes = b""
     content_type: bytes = b""
     content_encoding: bytes = b""
@@ -34,40 +48,62 @@ class Head:
 
 
 def read_head(headers: Headers) -> Head:
-    """Raises InvalidCall for a head that is too large, has no or more than one Host, or a malformed one."""
-    head = Head()
-    hosts = count = size = 0
-    for name, value in headers:
-        count += 1
-        size += len(name) + len(value) + 4
-        if name == b"host":
-            hosts += 1
-            head.host = value
-        elif name == b"authorization":
-            head.authorization = value
-        elif name == b"content-type":
-            head.content_type = value
-        elif name == b"content-length":
-            head.content_length = _length(value)
-        elif name == b"content-encoding":
-            head.content_encoding = value
-        elif name == b"x-penstock-tags":
-            head.tags = _tags(value)
-    if count > MOST_HEADERS or size > LARGEST_HEAD:
-        raise _too_large()
-    if hosts != 1 or not _HOST.fullmatch(head.host):
-        raise _bad_host()
-    return head
+    """Raises InvalidCall for a head that is too large, or has a header that may be read in two ways."""
+    get = _acted_on(headers).get
+    coding, length, tags = get(b"transfer-encoding"), get(b"content-length"), get(b"x-penstock-tags")
+    if coding is not None and (length is not None or coding.lower() != b"chunked"):
+        raise _bad_header(
+            "Transfer-Encoding",
+            "Transfer-Encoding may be chunked, without a Content-Length, and nothing else.",
+        )
+    return Head(
+        get(b"authorization", b""),
+        get(b"content-type", b""),
+        get(b"content-encoding", b""),
+        None if length is None else _length(length),
+        None if tags is None else _tags(tags),
+    )
 
 
 def check_host(headers: Headers) -> None:
-    """For pages: exactly one well-formed Host, and a head of bearable size."""
-    read_head(headers)
+    """For pages and sockets: exactly one well-formed Host, a head of bearable size. Raises InvalidCall."""
+    _acted_on(headers)
+
+
+def _acted_on(headers: Headers) -> dict[bytes, bytes]:
+    """The headers that we act on, each once."""
+    found: dict[bytes, bytes] = {}
+    doubled = b""
+    count = size = 0
+    for name, value in headers:
+        count += 1
+        size += len(name) + len(value)
+        if name in _ACTED_ON:
+            if name in found:
+                doubled = name
+            found[name] = value
+    if count > MOST_HEADERS or size + 4 * count > LARGEST_HEAD:
+        raise _too_large()
+    if doubled == b"host" or not _is_host(found.get(b"host", b"")):
+        raise _bad_host()
+    if doubled:
+        raise _doubled(doubled)
+    return found
+
+
+def _is_host(value: bytes) -> bool:
+    """A name or an address, with or without a port (RFC 9110, 7.2)."""
+    found = _HOST.fullmatch(value)
+    if found is None:
+        return False
+    port = found[1]
+    return port is None or int(port) <= HIGHEST_PORT
 
 
 def _too_large() -> InvalidCall:
     return InvalidCall(
-        f"The request has too many or too large headers: at most {MOST_HEADERS}, of {LARGEST_HEAD} bytes together.",
+        f"The request has too many or too large headers: at most {MOST_HEADERS}, "
+        f"of {LARGEST_HEAD} bytes together.",
         status=431,
         code="headers_too_large",
         closes_connection=True,
@@ -82,11 +118,18 @@ def _bad_host() -> InvalidCall:
     )
 
 
+def _bad_header(name: str, why: str) -> InvalidCall:
+    return InvalidCall(why, code="invalid_header", param=name, closes_connection=True)
+
+
+def _doubled(name: bytes) -> InvalidCall:
+    title = name.decode("ascii").title()
+    return _bad_header(title, f"{title} may be sent only once.")
+
+
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
-        raise InvalidCall(
-            "Content-Length must be a whole number.", code="invalid_header", closes_connection=True
-        )
+        raise _bad_header("Content-Length", "Content-Length must be a whole number.")
     return int(value)
 
 
@@ -94,23 +137,23 @@ def _tags(value: bytes) -> dict[str, str]:
     """`name=value,…`, percent-encoded where a value needs it."""
     tags: dict[str, str] = {}
     for part in value.decode("latin-1").split(","):
-        name, _, text = part.strip().partition("=")
+        name, _, encoded = part.partition("=")
+        name, text = name.strip(BLANKS), unquote(encoded.strip(BLANKS))
         if not name:
             continue
-        if len(name) > LONGEST_TAG or len(text) > LONGEST_TAG or _CONTROL.search(part.encode("latin-1")):
+        if max(len(name), len(text)) > LONGEST_TAG or not (name + text).isprintable():
             raise _bad_tags()
-        tags[name] = unquote(text)[:LONGEST_TAG].replace("\x00", "")
+        tags[name] = text
     if len(tags) > MOST_TAGS:
         raise _bad_tags()
     return tags
 
 
 def _bad_tags() -> InvalidCall:
-    return InvalidCall(
-        f"X-Penstock-Tags takes at most {MOST_TAGS} pairs name=value, each part of at most {LONGEST_TAG} characters.",
-        code="invalid_header",
-        param="X-Penstock-Tags",
-        closes_connection=True,
+    return _bad_header(
+        "X-Penstock-Tags",
+        f"X-Penstock-Tags takes at most {MOST_TAGS} pairs name=value, "
+        f"each part of at most {LONGEST_TAG} printable characters.",
     )
 
 
@@ -141,6 +184,12 @@ def body_too_large(largest: int) -> InvalidCall:
         status=413,
         code="body_too_large",
         closes_connection=True,
+    )
+
+
+def broken_body() -> InvalidCall:
+    return InvalidCall(
+        "The request ended before its body did.", code="incomplete_body", closes_connection=True
     )
 
 

@@ -254,7 +254,10 @@ class Ear:
         self._listen()
 
     def _listen(self) -> None:
-        self._heard: asyncio.Future[Message] = asyncio.ensure_future(self._receive())
+        heard: Any = self._receive()
+        self._heard: asyncio.Future[Message] = (
+            heard if hasattr(heard, "add_done_callback") else asyncio.ensure_future(heard)
+        )
         self._heard.add_done_callback(self._hear)
 
     def _hear(self, heard: "asyncio.Future[Message]") -> None:
