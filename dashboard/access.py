@@ -53,6 +53,14 @@ class OneLine(logging.Formatter):
         return _printable(line)
 
 
+class WithoutTraceback(logging.Filter):
+    """For what strangers cause at will: one line each, not a page."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def _printable(line: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 

@@ -174,6 +174,8 @@ LOGGING = {
     "formatters": {
         "line": {"()": "dashboard.access.OneLine", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
     },
+    "filters": {"without_traceback": {"()": "dashboard.access.WithoutTraceback"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {"django.security.DisallowedHost": {"filters": ["without_traceback"]}},
     "root": {"handlers": ["stderr"], "level": ENV.log_level},
 }

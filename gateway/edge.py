@@ -4,8 +4,10 @@ The rules are RFC 9110 and 9112's, and our own bounds on size.
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote
 
 from gateway.errors import InvalidCall
@@ -33,7 +35,7 @@ _ACTED_ON = frozenset(
     )
 )
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(slots=True)
@@ -71,19 +73,14 @@ def check_host(headers: Headers) -> None:
 
 
 def _acted_on(headers: Headers) -> dict[bytes, bytes]:
-    """The headers that we act on, each once."""
-    found: dict[bytes, bytes] = {}
-    doubled = b""
-    count = size = 0
-    for name, value in headers:
-        count += 1
-        size += len(name) + len(value)
-        if name in _ACTED_ON:
-            if name in found:
-                doubled = name
-            found[name] = value
-    if count > MOST_HEADERS or size + 4 * count > LARGEST_HEAD:
+    """Every header once, those we act on among them. Raises InvalidCall where one of those is doubled."""
+    found = dict(headers)
+    size = sum(map(len, found)) + sum(map(len, found.values())) + 4 * len(found)
+    if len(found) != len(headers):
+        size = sum(len(name) + len(value) + 4 for name, value in headers)
+    if len(headers) > MOST_HEADERS or size > LARGEST_HEAD:
         raise _too_large()
+    doubled = _doubled_of(headers) if len(found) != len(headers) else b""
     if doubled == b"host" or not _is_host(found.get(b"host", b"")):
         raise _bad_host()
     if doubled:
@@ -91,6 +88,14 @@ def _acted_on(headers: Headers) -> dict[bytes, bytes]:
     return found
 
 
+def _doubled_of(headers: Headers) -> bytes:
+    """A header that we act on and that came more than once, Host before all; empty where there is none."""
+    names = Counter(name for name, _ in headers if name in _ACTED_ON)
+    doubled = [name for name, count in names.items() if count > 1]
+    return b"host" if b"host" in doubled else next(iter(doubled), b"")
+
+
+@lru_cache(maxsize=256)
 def _is_host(value: bytes) -> bool:
     """A name or an address, with or without a port (RFC 9110, 7.2)."""
     found = _HOST.fullmatch(value)

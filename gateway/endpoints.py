@@ -34,6 +34,8 @@ JSON = (b"content-type", b"application/json")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 NO_STORE = (b"cache-control", b"no-store")
 NOSNIFF = (b"x-content-type-options", b"nosniff")
+LARGEST_SEND = 256 * 1024
+"""Bytes handed to the server at once: it waits for a slow reader between sends, not within one."""
 FAREWELL_S = 5.0
 """How long a failed stream's last event may take to be read."""
 
@@ -97,6 +99,9 @@ class Reply:
     async def _whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        while len(body) > LARGEST_SEND:
+            piece, body = body[:LARGEST_SEND], body[LARGEST_SEND:]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _id(self) -> tuple[bytes, bytes]:

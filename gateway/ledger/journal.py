@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 HEAD = struct.Struct("<II")
 SEGMENT_BYTES = 16 * 1024 * 1024
-SYNC_EVERY_S = 0.025
+SYNC_EVERY_S = 0.02
 """So that a record is on the disk within 50 ms, the sync's own time included."""
 CALL_ROOM = 640
 """Bytes of a `Settled` beyond what its `Opened` repeats."""

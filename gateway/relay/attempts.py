@@ -166,6 +166,7 @@ def _ended(
 ) -> errors.GatewayError:
     """End the attempt on the books and say what the client is told."""
     told = _told(why, trying.step.target.provider)
+    told.message = upstream.masked(told.message, trying.step.target)
     if isinstance(told, errors.UpstreamTimedOut) or _may_be_billed(why, trying):
         usage = usage_so_far(reservation, reader)
     else:

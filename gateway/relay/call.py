@@ -46,11 +46,11 @@ class Call:
     """Monotonic seconds, for durations."""
     model_name: str
     streamed: bool
-    wants_usage: bool
-    """The client asked for usage at the end of its stream."""
     max_tokens: int
     """Upper bound of output tokens over all choices."""
     fields: dict[str, Raw]
+    stream_options: dict[str, Raw]
+    """As the client gave them; empty for a whole answer."""
     tags: dict[str, str] | None = None
 
     @property
@@ -62,14 +62,14 @@ class Call:
         fields = dict(self.fields)
         fields["model"] = Raw(_ENCODE(upstream_model))
         if self.streamed:
-            fields["stream_options"] = self._stream_options()
+            # With usage asked for: whoever pays wants to know.
+            fields["stream_options"] = Raw(_ENCODE({**self.stream_options, "include_usage": True}))
         return _ENCODE(fields)
 
-    def _stream_options(self) -> Raw:
-        """The client's options with usage asked for, whoever pays wants to know."""
-        given = self.fields.get("stream_options")
-        options = _options(given) if given is not None else {}
-        return Raw(_ENCODE({**options, "include_usage": True}))
+    @property
+    def wants_usage(self) -> bool:
+        """The client asked for usage at the end of its stream."""
+        return bytes(self.stream_options.get("include_usage", b"false")) == b"true"
 
 
 def understand(body: bytes, began: float, tags: dict[str, str] | None = None) -> Call:
@@ -85,9 +85,9 @@ def understand(body: bytes, began: float, tags: dict[str, str] | None = None) ->
         began=began,
         model_name=model_name,
         streamed=streamed,
-        wants_usage=streamed and _wants_usage(fields),
         max_tokens=_max_tokens(fields),
         fields=fields,
+        stream_options=_options(fields.get("stream_options")) if streamed else {},
         tags=tags,
     )
 
@@ -108,7 +108,7 @@ def _fields(body: bytes) -> dict[str, Raw]:
     except msgspec.DecodeError as why:
         raise InvalidCall(_where(str(why), body), code="invalid_json") from None
     except RecursionError:
-        raise InvalidCall("The body is nested too deep to be read.", code="invalid_json") from None
+        raise _too_deep() from None
 
 
 def _where(why: str, body: bytes) -> str:
@@ -145,18 +145,21 @@ def _check_messages(fields: dict[str, Raw]) -> None:
         raise InvalidCall("'messages' must be a list of messages.", param="messages", code="invalid_type")
 
 
-def _options(raw: Raw) -> dict[str, Raw]:
+def _options(raw: Raw | None) -> dict[str, Raw]:
+    if raw is None or bytes(raw) == b"null":
+        return {}
     try:
-        return _DECODE(raw) if bytes(raw) != b"null" else {}
+        return _DECODE(raw)
     except msgspec.DecodeError:
         raise InvalidCall(
             "'stream_options' must be an object.", param="stream_options", code="invalid_type"
         ) from None
+    except RecursionError:  # the body was read whole with the stack a little less deep
+        raise _too_deep() from None
 
 
-def _wants_usage(fields: dict[str, Raw]) -> bool:
-    raw = fields.get("stream_options")
-    return raw is not None and bytes(_options(raw).get("include_usage", b"false")) == b"true"
+def _too_deep() -> InvalidCall:
+    return InvalidCall("The body is nested too deep to be read.", code="invalid_json")
 
 
 def _max_tokens(fields: dict[str, Raw]) -> int:

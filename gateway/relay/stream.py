@@ -132,7 +132,10 @@ class EventReader:
             return event
         if not chunk.choices:
             return None
-        fields = _fields(payload)
+        try:
+            fields = _fields(payload)
+        except RecursionError:  # the event was read with the stack a little less deep
+            raise UpstreamFailed("The provider's stream broke: an event is nested too deep.") from None
         del fields["usage"]
         return b"data: " + _encode(fields)
 

@@ -66,7 +66,7 @@ def usage_of_answer(body: bytes, prompt_bytes: int) -> Usage:
 def _counted(body: bytes) -> int:
     try:
         choices = _whole.decode(body).choices
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return tokens.tokens_of_text(len(body))
     said = (part for each in choices for part in (each.message.content, each.message.tool_calls))
     return tokens.tokens_of_text(sum(len(bytes(part)) for part in said if bytes(part) != b"null"))
@@ -80,8 +80,7 @@ async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.Ups
             f"The provider '{target.provider}' does not accept this gateway's credential (status {status}). "
             "Your API key is fine; an administrator must look at the provider."
         )
-    message, code, param = _said(await answer.whole(LARGEST_ERROR))
-    message = masked(message, target)
+    message, code, param = _said(await answer.whole(LARGEST_ERROR), target)
     if status in REJECTIONS:
         return errors.UpstreamRejected(
             message or f"The provider rejected the call with status {status}.",
@@ -106,15 +105,17 @@ async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.Ups
     return failed
 
 
-def _said(body: bytes) -> tuple[str, str | None, str | None]:
-    """Message, code and param of a provider's error body; empty where it has another shape."""
+def _said(body: bytes, target: Target) -> tuple[str, str | None, str | None]:
+    """Message, code and param of a provider's error body, masked; empty where it has another shape."""
     try:
         found = _error.decode(body).error
     except (msgspec.DecodeError, RecursionError):
         return "", None, None
-    if isinstance(found, _Message):
-        return found.message[:2000], None if found.code is None else str(found.code)[:60], found.param
-    return (found or "")[:2000], None, None
+    if not isinstance(found, _Message):
+        return masked(found or "", target)[:2000], None, None
+    code = None if found.code is None else masked(str(found.code), target)[:60]
+    param = None if found.param is None else masked(found.param, target)[:200]
+    return masked(found.message, target)[:2000], code, param
 
 
 def masked(text: str, target: Target) -> str:

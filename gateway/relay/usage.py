@@ -30,7 +30,7 @@ def reported(raw: msgspec.Raw) -> Usage | None:
     """Usage from a provider's `usage` object; None where it is null or not usable. Zero stays zero."""
     try:
         found = _decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
     if found.prompt_tokens < 0 or found.completion_tokens < 0:
         return None
