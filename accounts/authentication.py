@@ -94,10 +94,10 @@ class Authenticator:
         self._in_flight: dict[str, asyncio.Task[_Known | None]] = {}
         self._flights: set[asyncio.Task[_Known | None]] = set()
         self._uses: dict[int, float] = {}
-        self.database_away = False
+        self._database_away = False
 
     def __repr__(self) -> str:
-        away = ", database away" if self.database_away else ""
+        away = ", database away" if self._database_away else ""
         return f"<Authenticator knows {len(self._known)} keys, {len(self._stale)} stale{away}>"
 
     def remembered(self, presented: str) -> Caller | None:
@@ -200,8 +200,8 @@ class Authenticator:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._look_up_timeout_s), self._places:
             known = await loop.run_in_executor(self._executor, read_key, public_id, self._peppers)
-        if self.database_away:
-            self.database_away = False
+        if self._database_away:
+            self._database_away = False
             log.warning("The database answers again; keys are checked as usual.")
         self._remember(public_id, known, generation)
         return known
@@ -230,8 +230,8 @@ class Authenticator:
 
     def _from_before(self, public_id: str, why: Exception) -> _Known:
         """The last known rights, for a bounded time: an outage of ours should not be one of theirs."""
-        if not self.database_away:
-            self.database_away = True
+        if not self._database_away:
+            self._database_away = True
             log.error("Keys cannot be checked, the database does not answer: %s", why or "too slow")
         stale = self._stale.get(public_id)
         now_s = self._steady_s()
@@ -257,7 +257,7 @@ class Authenticator:
 def read_key(public_id: str, peppers: Mapping[str, str]) -> _Known | None:
     """One query, in a thread of the executor; None where nobody may call with it. Raises django.db.Error."""
     try:
-        secret = KeySecret.objects.select_related("key__team").filter(public_id=public_id).first()
+        secret = KeySecret.objects.select_related("key").filter(public_id=public_id).first()
     finally:
         connections.close_all()
     if secret is None or secret.key.revoked_at is not None:
@@ -309,14 +309,7 @@ def _says_missing(missing: Sequence[str]) -> str:
 
 def _caller(secret: KeySecret) -> Caller:
     key = secret.key
-    ends = [moment.timestamp() for moment in (key.expires_at, secret.valid_until) if moment]
-    return Caller(
-        key_id=key.pk,
-        key_name=key.name,
-        team_id=key.team_id,
-        team_name=key.team.name,
-        expires_at_s=min(ends, default=None),
-    )
+    return Caller(key.pk, key.team_id, key.expires_at.timestamp() if key.expires_at else None)
 
 
 def _write_use(secret_id: int, at: datetime) -> None:

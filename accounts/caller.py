@@ -14,9 +14,7 @@ class Caller:
     """
 
     key_id: int
-    key_name: str
     team_id: int
-    team_name: str
     expires_at_s: float | None = None
     """Unix seconds; None: never."""
 

@@ -19,8 +19,8 @@ from gateway.relay.admission import Reservation, Trying
 from gateway.relay.attempts import Limits
 from gateway.relay.call import new_call_id, understand
 from gateway.relay.catalog import Route
-from gateway.relay.lifeline import Cut, Lifeline, Lifelines
-from gateway.relay.pipeline import Relay, line_for, stopping
+from gateway.relay.lifeline import NEVER, Cut, Lifeline, Lifelines
+from gateway.relay.pipeline import Relay, stopping
 from gateway.relay.ports import Keys, Routes
 
 log = logging.getLogger(__name__)
@@ -144,8 +144,7 @@ class RelayApplication:
         reply = Reply(send, clock)
         task = asyncio.current_task()
         assert task is not None
-        line = line_for(task, began, self._limits.call_timeout_s)
-        self.lines.lines.add(line)
+        line = self.lines.open(task, began, self._limits.call_timeout_s)
         try:
             await self._answer(scope, receive, reply, line, began)
         except GatewayError as why:
@@ -158,7 +157,7 @@ class RelayApplication:
             if not reply.begun:
                 await reply.error(GatewayError("Something went wrong inside the gateway. Try again."))
         finally:
-            self.lines.lines.discard(line)
+            self.lines.close(line)
 
     async def _answer(
         self, scope: Scope, receive: Receive, reply: Reply, line: Lifeline, began: float
@@ -190,7 +189,7 @@ class RelayApplication:
             raise stopping()
         caller = await self._caller(head)
         body = await self._body(receive, head.content_length, line, began)
-        call = understand(body, began, head.tags)
+        call = understand(body, self.lines.clock(), head.tags)
         reply.call_id = call.call_id
         ear = Ear(receive, line)
         try:
@@ -221,7 +220,7 @@ class RelayApplication:
                 raise
             line.recover()
             raise edge.slow_body(self._body_timeout_s) from None
-        line.expect(float("inf"), Cut.DEADLINE)
+        line.expect(NEVER, Cut.DEADLINE)
         return body
 
     async def _drain(self, receive: Receive, length: int | None) -> bytes:
@@ -232,7 +231,7 @@ class RelayApplication:
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise InvalidCall("The request ended before its body did.", code="incomplete_body")
+                raise edge.broken_body()
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_body_bytes:

@@ -6,7 +6,8 @@
     │  ├─ RouteNotAllowed     404  unknown and forbidden look alike
     │  ├─ Unpriced            400
     │  ├─ Overloaded          503  pool full, or stopping
-    │  └─ Unavailable         503  key cannot be checked, journal full
+    │  └─ Unavailable         503  key cannot be checked
+    │     └─ JournalFull      503
     ├─ InvalidCall      400, 404, 405, 408, 413, 415, 431
     └─ UpstreamFailed   502  theirs, after trying
        ├─ UpstreamRejected    its 400, 404, 413, 422
@@ -44,9 +45,8 @@ class GatewayError(Exception):
 
     def body(self) -> bytes:
         """The JSON that a client receives."""
-        kind = self.type if self.status < 500 else "server_error"
         return msgspec.json.encode(
-            {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+            {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
         )
 
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -106,6 +106,17 @@ class Overloaded(Refused):
 class Unavailable(Refused):
     status, type, code = 503, "server_error", "unavailable"
     retry_after_s = 5.0
+
+
+class JournalFull(Unavailable):
+    """There is no room on the disk, or within the journal's bound: no call is let in unrecorded."""
+
+    code = "journal_full"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The gateway cannot write its books at the moment, so no call is let in. Try again shortly."
+        )
 
 
 class InvalidCall(GatewayError):

@@ -13,15 +13,16 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from django.conf import settings
 from django.db import DatabaseError, connection
 
-from accounts.authentication import Authenticator
+from accounts.authentication import Authenticator, WrongPeppers, check_peppers
 from accounts.changes import change_number
 from accounts.signals import changed
 from gateway.endpoints import RelayApplication
+from gateway.errors import JournalFull
 from gateway.ledger.journal import Journal
 from gateway.ledger.sweeper import sweep
 from gateway.ledger.writer import Writer, book
@@ -63,7 +64,7 @@ class Gateway:
     """One process's gateway, between opening and closing."""
 
     companion: Companion
-    state: str = "starting"
+    state: Literal["starting", "ready", "draining", "stopped"] = "starting"
     relay: RelayApplication | None = None
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -112,9 +113,12 @@ class Gateway:
     def _read_what_is_there(self, root: Path) -> None:
         """Adopt dead journals and read the catalog, before the first call."""
         try:
+            check_peppers(settings.KEY_PEPPERS)
             sweep(root, book)
             self._seen = change_number()
             self._snapshot.refresh()
+        except WrongPeppers as why:
+            raise CannotStart(str(why)) from None
         except DatabaseError as why:
             raise CannotStart(f"the database cannot be read: {why}. Run 'manage.py migrate' first.") from None
         finally:
@@ -127,7 +131,7 @@ class Gateway:
             journal = Journal(
                 root / name, max_bytes=env.journal_max_bytes, strict=env.journal_sync == "strict"
             )
-        except Exception as why:
+        except (OSError, JournalFull) as why:
             raise CannotStart(f"the journal in {root} cannot be written: {why}") from why
         self._stack.push_async_callback(asyncio.to_thread, self._close_books, journal, root)
         return journal

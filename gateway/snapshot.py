@@ -26,10 +26,10 @@ class Snapshot:
 
     def refresh(self) -> None:
         """Read everything again and swap it in whole. Raises DatabaseError, with the old one kept."""
-        self._catalog = read(self._catalog.version + 1)
+        self._catalog = read()
 
 
-def read(version: int = 0) -> Catalog:
+def read() -> Catalog:
     """Four queries: providers with credentials, routes, targets, prices."""
     secrets = _secrets(m.Provider.objects.filter(enabled=True).select_related("credential"))
     prices = _prices(m.Price.objects.order_by("target_id", "valid_from"))
@@ -43,7 +43,7 @@ def read(version: int = 0) -> Catalog:
         made = _route(route, tuple(targets[route.pk]))
         for name in (*route.aliases, route.model_name):
             routes[name] = made
-    return Catalog(routes, version)
+    return Catalog(routes)
 
 
 def _secrets(providers: Iterable[m.Provider]) -> dict[int, Secret | None]:
@@ -77,21 +77,17 @@ def _us(moment: datetime) -> int:
 def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...]) -> Target:
     return Target(
         id=row.pk,
-        provider_id=row.provider_id,
         provider=row.provider.slug,
         base_url=row.provider.base_url,
         upstream_model=row.upstream_model,
         credential=credential,
         simulated=row.provider.simulated,
-        weight=row.weight,
-        order=row.order,
         prices=prices,
     )
 
 
 def _route(row: m.Route, targets: tuple[Target, ...]) -> Route:
     return Route(
-        id=row.pk,
         model_name=row.model_name,
         targets=targets,
         unpriced_allowed=row.unpriced == m.Route.Unpriced.ALLOWED,

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.errors import Unavailable
+from gateway.errors import JournalFull
 from gateway.relay.ports import Ticket
 from gateway.relay.records import Dispatched, Opened, Record, Settled
 
@@ -46,17 +46,6 @@ ToDisk = Callable[[int], None]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
-
-
-class JournalFull(Unavailable):
-    """There is no room on the disk, or within the journal's bound: no call is let in unrecorded."""
-
-    code = "journal_full"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The gateway cannot write its books at the moment, so no call is let in. Try again shortly."
-        )
 
 
 class Held(Exception):
@@ -210,9 +199,10 @@ class Journal:
 
     def settle(self, ticket: Ticket, record: Settled) -> None:
         """Write down a call's end, in the room kept for it."""
+        payload = _encode(record)
         self._kept -= ticket.room
         ticket.room = 0
-        self.segments[-1].append(_encode(record))
+        self.segments[-1].append(payload)
 
     def _append(self, payload: bytes, room: int) -> None:
         """Append and keep `room` beside it, in a new segment where this one has too little."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.conf import settings
+from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connection, transaction
 
 from gateway.ledger.journal import Journal, Segment
 from gateway.ledger.sweeper import sweep
@@ -39,13 +40,38 @@ INSERT_ENTRY = _insert(Entry._meta.db_table, ENTRY_COLUMNS)
 INSERT_ATTEMPT = _insert(Attempt._meta.db_table, ATTEMPT_COLUMNS)
 
 
+UNBOOKABLE = (OverflowError, ValueError, TypeError, DataError, IntegrityError)
+"""What a database says of a record that it will never take, however often it is asked."""
+
+
 def book(settled: list[Settled]) -> None:
-    """Write calls and their attempts, all or none of a batch. Raises DatabaseError."""
+    """Write calls and their attempts, each once. Raises DatabaseError while the database is away.
+
+    A record that cannot be booked is set aside for a person, so that it does not hold up the others.
+    """
     for start in range(0, len(settled), BATCH):
         batch = settled[start : start + BATCH]
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.executemany(INSERT_ENTRY, [_entry(each) for each in batch])
-            cursor.executemany(INSERT_ATTEMPT, [row for each in batch for row in _attempts(each)])
+        try:
+            _insert_all(batch)
+        except UNBOOKABLE:
+            for each in batch:
+                _book_alone(each)
+
+
+def _insert_all(batch: list[Settled]) -> None:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.executemany(INSERT_ENTRY, [_entry(each) for each in batch])
+        cursor.executemany(INSERT_ATTEMPT, [row for each in batch for row in _attempts(each)])
+
+
+def _book_alone(record: Settled) -> None:
+    try:
+        _insert_all([record])
+    except UNBOOKABLE as why:
+        aside = settings.VAR_DIR / "unbookable" / f"{record.call_id}.json"
+        aside.parent.mkdir(mode=0o700, exist_ok=True)
+        aside.write_bytes(_json(record))
+        log.error("call %s cannot be booked (%s); its record is kept in %s", record.call_id, why, aside)
 
 
 def _entry(record: Settled) -> tuple[Any, ...]:
@@ -127,15 +153,14 @@ class Writer:
         self._open: dict[str, Segment] = {}
         self._settled: list[Settled] = []
         self._stop = threading.Event()
-        self._nudge = threading.Event()
         self._failures = 0
         self._rounds = 0
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
 
     @property
     def behind(self) -> bool:
-        """The database does not take what the journal holds."""
-        return self._failures > 0
+        """What the journal holds does not get onto the ledger."""
+        return self._failures > 0 or not self.running
 
     @property
     def running(self) -> bool:
@@ -147,19 +172,16 @@ class Writer:
     def stop(self) -> None:
         """Carry over what there is, once, and end."""
         self._stop.set()
-        self._nudge.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._nudge.wait(self._pause())
-            self._nudge.clear()
+        while not self._stop.wait(self._pause()):
             self._round()
         self._round()
         connection.close()
 
     def _pause(self) -> float:
-        return min(self._pause_s * 2**self._failures, LONGEST_PAUSE_S) if self._failures else self._pause_s
+        return min(self._pause_s * float(2**self._failures), LONGEST_PAUSE_S)
 
     def _round(self) -> None:
         """Carry over what there is; a failure is tried again later, with nothing lost."""
@@ -173,6 +195,9 @@ class Writer:
             self._failures = min(self._failures + 1, 10)
             log.warning("the database does not take the ledger's batch, the journal keeps it: %s", why)
             close_old_connections()
+        except Exception:  # the thread's outermost edge: the books must go on, and the journal keeps the rest
+            self._failures = min(self._failures + 1, 10)
+            log.exception("the ledger's batch could not be carried over")
 
     def carry_over(self) -> None:
         """Read what was appended, book what was settled, forget what is done. Raises DatabaseError."""

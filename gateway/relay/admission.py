@@ -20,20 +20,21 @@ from gateway.relay.records import (
     Usage,
 )
 from gateway.relay.routing import Plan, Step
+from gateway.relay.usage import estimated
 
 NOTHING = Usage()
 
 
 @dataclass(slots=True)
 class Trying:
-    """An attempt that is under way; moments in monotonic seconds."""
+    """An attempt that is under way; `began` and `first_token` in monotonic seconds."""
 
     step: Step
     attempt_no: int
     started_at_us: int
     began: float
     status: int | None = None
-    first_token_at: float | None = None
+    first_token: float | None = None
 
 
 @dataclass(slots=True)
@@ -79,12 +80,10 @@ class Reservation:
 
     def attempt_ended(self, outcome: AttemptOutcome, usage: Usage) -> None:
         """The attempt under way is over."""
-        trying = self.trying
-        if trying is None:
-            return
-        self.trying = None
+        trying, self.trying = self.trying, None
+        assert trying is not None
         target, price = trying.step.target, trying.step.price
-        first = trying.first_token_at
+        first = trying.first_token
         if first is not None:
             self.first_token_us = _us(first - self.call.began)
         self.ended.append(
@@ -108,7 +107,6 @@ class Reservation:
         """Close the books on this call; a second time does nothing."""
         if self.settled:
             return
-        self.settled = True
         call, attempts = self.call, self.ended
         latency_us = _us(self.clock() - call.began)
         record = Settled(
@@ -132,6 +130,7 @@ class Reservation:
             tuple(attempts),
         )
         self.journal.settle(self.ticket, record)
+        self.settled = True
         self.listener.settled(record)
 
     def __enter__(self) -> "Reservation":
@@ -141,7 +140,8 @@ class Reservation:
         self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.settled:
-            self.attempt_ended("failed", NOTHING)
+            if self.trying is not None:  # the provider may have done the work
+                self.attempt_ended("failed", estimated(self.call.prompt_bytes, 0))
             self.settle("failed", 500, "internal_error")
 
 

@@ -1,15 +1,15 @@
 """One try at one target, whole or streamed, and what it means for the books."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from gateway import errors
 from gateway.relay import upstream
 from gateway.relay import usage as tokens
 from gateway.relay.admission import NOTHING, Reservation, Trying
 from gateway.relay.lifeline import NEVER, Cut, Lifeline
-from gateway.relay.ports import Answer, Transport
+from gateway.relay.ports import Answer, Client, Place, Transport
 from gateway.relay.records import AttemptOutcome, Usage
 from gateway.relay.routing import Step
 from gateway.relay.stream import EventReader
@@ -35,14 +35,6 @@ class Limits:
     max_answer_bytes: int = 64 * 1024 * 1024
 
 
-class Client(Protocol):
-    """The far end that called us, as far as a stream needs it."""
-
-    async def begin_stream(self, trying: Trying, reservation: Reservation) -> None: ...
-
-    async def chunk(self, data: bytes) -> None: ...
-
-
 @dataclass(slots=True)
 class Attempts:
     """Carries attempts to targets. Does not choose them and does not settle the call."""
@@ -52,19 +44,20 @@ class Attempts:
     clock: Callable[[], float]
     now_s: Callable[[], float]
 
-    async def whole(self, step: Step, reservation: Reservation) -> bytes:
+    async def whole(self, step: Step, reservation: Reservation, line: Lifeline) -> bytes:
         """The provider's whole answer. Raises UpstreamFailed, Overloaded; the attempt is then ended."""
-        trying = reservation.dispatch(step)
+        place = await self._place(step)
+        trying = self._dispatch(step, place, reservation)
         call = reservation.call
         try:
-            answer = await self._send(step, reservation, trying)
+            answer = await self._send(place, step, reservation, trying)
             try:
                 body = await answer.whole(self.limits.max_answer_bytes)
             finally:
                 answer.close()
             usage = upstream.usage_of_answer(body, call.prompt_bytes)
-        except (TransportError, errors.UpstreamFailed) as why:
-            raise _ended(why, reservation, trying) from None
+        except BaseException as why:  # noqa: BLE001 - however it ends, the attempt ends, and this goes on up
+            raise _ended(why, reservation, trying, line.cut, None) from None
         reservation.attempt_ended("answered", usage)
         return body
 
@@ -73,27 +66,44 @@ class Attempts:
 
         The answer is returned unclosed: its last bytes may still be on their way.
         """
-        trying = reservation.dispatch(step)
+        place = await self._place(step)
+        trying = self._dispatch(step, place, reservation)
         reader = EventReader(pass_usage=reservation.call.wants_usage, limit=LARGEST_EVENT)
         line.expect(self.clock() + self.limits.read_timeout_s, Cut.SILENT)
         answer: Answer | None = None
         try:
-            answer = await self._send(step, reservation, trying)
+            answer = await self._send(place, step, reservation, trying)
             _check_stream(answer)
             await self._hand_on(answer, reader, trying, reservation, line, client)
-        except (TransportError, errors.UpstreamFailed) as why:
-            _close(answer)
-            raise _ended(why, reservation, trying, reader) from None
-        except BaseException:
-            _close(answer)
-            reservation.attempt_ended(_outcome_of(line.cut), usage_so_far(reservation, reader))
-            raise
+        except BaseException as why:  # noqa: BLE001 - as above
+            if answer is not None:
+                answer.close()
+            raise _ended(why, reservation, trying, line.cut, reader) from None
         reservation.attempt_ended("answered", usage_so_far(reservation, reader))
         return answer
 
-    async def _send(self, step: Step, reservation: Reservation, trying: Trying) -> Answer:
+    async def _place(self, step: Step) -> Place:
+        """A place in the target's pool, before anything is dispatched: shedding is no attempt."""
+        provider = step.target.provider
+        try:
+            return await self.transport.acquire(step.target)
+        except PoolExhausted:
+            raise errors.Overloaded(
+                f"Every connection to the provider '{provider}' is in use. Try again in a moment."
+            ) from None
+        except TransportError as why:
+            raise _told(why, provider) from None
+
+    def _dispatch(self, step: Step, place: Place, reservation: Reservation) -> Trying:
+        try:
+            return reservation.dispatch(step)
+        except BaseException:
+            place.release()
+            raise
+
+    async def _send(self, place: Place, step: Step, reservation: Reservation, trying: Trying) -> Answer:
         call, target = reservation.call, step.target
-        answer = await self.transport.send(target, call.call_id, call.body_for(target.upstream_model))
+        answer = await place.send(call.call_id, call.body_for(target.upstream_model))
         trying.status = answer.status
         if answer.status == 200:
             return answer
@@ -112,22 +122,21 @@ class Attempts:
         client: Client,
     ) -> None:
         """Every byte as it comes, until `[DONE]`."""
-        clock, limits, begun = self.clock, self.limits, False
+        clock, limits = self.clock, self.limits
         async for data in answer.chunks():
             ready = reader.feed(data)
-            if reader.spoke and trying.first_token_at is None:
-                trying.first_token_at = clock()
+            if reader.spoke and trying.first_token is None:
+                trying.first_token = clock()
             if ready:
                 line.expect(clock() + limits.send_timeout_s, Cut.SLOW_READER)
-                if not begun:
-                    begun = True
+                if not client.begun:
                     await client.begin_stream(trying, reservation)
                 await client.chunk(ready)
             if reader.failure is not None:
                 raise reader.failure
             if reader.done:
                 line.expect(NEVER, Cut.DEADLINE)
-                if not begun:
+                if not client.begun:
                     await client.begin_stream(trying, reservation)
                 return
             line.expect(clock() + limits.read_timeout_s, Cut.SILENT)
@@ -149,51 +158,43 @@ def _check_stream(answer: Answer) -> None:
         )
 
 
-def _close(answer: Answer | None) -> None:
-    if answer is not None:
-        answer.close()
-
-
-def _outcome_of(cut: Cut | None) -> AttemptOutcome:
-    return "timed_out" if cut in (Cut.SILENT, Cut.DEADLINE) else "cancelled"
-
-
 def _ended(
-    why: TransportError | errors.UpstreamFailed,
+    why: BaseException,
     reservation: Reservation,
     trying: Trying,
-    reader: EventReader | None = None,
-) -> errors.GatewayError:
-    """End the attempt on the books and say what the client is told."""
-    told = _told(why, trying.step.target.provider)
-    told.message = upstream.masked(told.message, trying.step.target)
-    if isinstance(told, errors.UpstreamTimedOut) or _may_be_billed(why, trying):
-        usage = usage_so_far(reservation, reader)
-    else:
-        usage = NOTHING
-    outcome: AttemptOutcome = "failed"
-    if isinstance(told, errors.UpstreamRejected):
-        outcome = "rejected"
-    elif isinstance(told, errors.UpstreamTimedOut):
-        outcome = "timed_out"
-    reservation.attempt_ended(outcome, usage)
+    cut: Cut | None,
+    reader: EventReader | None,
+) -> BaseException:
+    """End the attempt on the books; returns what goes on up: what the client is told, or the cut itself."""
+    told = why
+    if isinstance(why, TransportError | errors.UpstreamFailed):
+        told = _told(why, trying.step.target.provider)
+        told.message = upstream.masked(told.message, trying.step.target)
+    usage = usage_so_far(reservation, reader) if _may_be_billed(why, trying) else NOTHING
+    reservation.attempt_ended(_outcome(told, cut), usage)
     return told
 
 
-def _may_be_billed(why: TransportError | errors.UpstreamFailed, trying: Trying) -> bool:
+def _outcome(told: BaseException, cut: Cut | None) -> AttemptOutcome:
+    if isinstance(told, errors.UpstreamRejected):
+        return "rejected"
+    if isinstance(told, errors.UpstreamTimedOut):
+        return "timed_out"
+    if isinstance(told, asyncio.CancelledError):
+        return "timed_out" if cut is not None and cut.is_timeout else "cancelled"
+    return "failed"
+
+
+def _may_be_billed(why: BaseException, trying: Trying) -> bool:
     """The provider had the whole call and may have worked on it, whatever became of its answer."""
-    if isinstance(why, CannotConnect | ConnectTimedOut | PoolExhausted):
+    if isinstance(why, CannotConnect | ConnectTimedOut):
         return False
-    return trying.status == 200 or isinstance(why, Broken)
+    return trying.status in (None, 200, *upstream.TIMEOUTS)
 
 
 def _told(why: TransportError | errors.UpstreamFailed, provider: str) -> errors.GatewayError:
     if isinstance(why, errors.UpstreamFailed):
         return why
-    if isinstance(why, PoolExhausted):
-        return errors.Overloaded(
-            f"Every connection to the provider '{provider}' is in use. Try again in a moment."
-        )
     if isinstance(why, ConnectTimedOut):
         return errors.UpstreamTimedOut(
             f"The provider '{provider}' did not take a connection in time. Try again later."

@@ -35,14 +35,11 @@ class Target:
     """One provider and upstream model."""
 
     id: int
-    provider_id: int
     provider: str
     base_url: str
     upstream_model: str
     credential: Secret | None
     simulated: bool = False
-    weight: int = 1
-    order: int = 0
     prices: tuple[Price, ...] = ()
     """Oldest first."""
 
@@ -60,7 +57,6 @@ class Target:
 class Route:
     """A model name and the targets behind it, in the order in which they are tried."""
 
-    id: int
     model_name: str
     targets: tuple[Target, ...]
     unpriced_allowed: bool = False
@@ -72,4 +68,3 @@ class Catalog:
     """Every route by each of its names."""
 
     routes: Mapping[str, Route] = field(default_factory=dict)
-    version: int = 0

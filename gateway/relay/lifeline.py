@@ -23,6 +23,11 @@ class Cut(enum.Enum):
     DEADLINE = "the call's deadline passed"
     STOPPING = "the gateway is stopping"
 
+    @property
+    def is_timeout(self) -> bool:
+        """The provider took too long."""
+        return self in (Cut.SILENT, Cut.DEADLINE)
+
 
 @dataclass(slots=True, eq=False)
 class Lifeline:
@@ -62,12 +67,20 @@ class Lifelines:
     clock: Callable[[], float]
     lines: set[Lifeline] = field(default_factory=set)
 
+    def open(self, task: asyncio.Task[object], began: float, timeout_s: float) -> Lifeline:
+        """A fresh line whose only limit is the call's deadline."""
+        line = Lifeline(task, ends_at=began + timeout_s)
+        self.lines.add(line)
+        return line
+
+    def close(self, line: Lifeline) -> None:
+        self.lines.discard(line)
+
     def check(self) -> None:
         """Cut every call whose time has come."""
         now = self.clock()
-        for line in [each for each in self.lines if each.overdue(now)]:
-            why = line.overdue(now)
-            if why is not None:
+        for line in list(self.lines):
+            if why := line.overdue(now):
                 line.cut_off(why)
 
     def cut_all(self, why: Cut) -> None:

@@ -4,16 +4,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from accounts.caller import Caller
 from gateway import errors
 from gateway.relay import routing
 from gateway.relay.admission import Admission, Reservation
-from gateway.relay.attempts import Attempts, Client, usage_so_far
+from gateway.relay.attempts import Attempts
 from gateway.relay.call import Call
-from gateway.relay.lifeline import NEVER, Cut, Lifeline
-from gateway.relay.ports import Answer, Journal, Listener, Routes
+from gateway.relay.lifeline import Cut, Lifeline
+from gateway.relay.ports import Answer, Client, Journal, Listener, Routes
 from gateway.relay.records import CallOutcome
 from gateway.relay.stream import DONE, error_event
 
@@ -21,18 +20,6 @@ GONE = 499
 """Status on the books of a call whose client had left (as nginx writes it)."""
 LINGER_S = 1.0
 """How long the end of a provider's stream is waited for, so that its connection can be used again."""
-
-
-class FullClient(Client, Protocol):
-    """The far end that called us."""
-
-    begun: bool
-
-    async def whole(self, body: bytes, reservation: Reservation) -> None: ...
-
-    async def end_stream(self, data: bytes) -> None: ...
-
-    async def fail_stream(self, data: bytes) -> None: ...
 
 
 class Relay:
@@ -56,7 +43,7 @@ class Relay:
         self._routes, self._admission, self._attempts = routes, admission, attempts
         self._journal, self._listener, self._clock = journal, listener, clock
 
-    async def carry(self, call: Call, caller: Caller, line: Lifeline, client: FullClient) -> None:
+    async def carry(self, call: Call, caller: Caller, line: Lifeline, client: Client) -> None:
         """Answer the client, whatever happens. Raises GatewayError where nothing was sent to it yet."""
         try:
             plan = routing.plan(call.model_name, caller, self._routes.current(), time.time_ns() // 1000)
@@ -75,14 +62,14 @@ class Relay:
                 line.recover()
                 await self._cut(line.cut, reservation, client)
 
-    async def _whole(self, reservation: Reservation, line: Lifeline, client: FullClient) -> None:
-        body = await self._attempts.whole(reservation.plan.steps[0], reservation)
+    async def _whole(self, reservation: Reservation, line: Lifeline, client: Client) -> None:
+        body = await self._attempts.whole(reservation.plan.steps[0], reservation, line)
         reservation.settle("answered", 200)
         await self._journal.on_disk()
         line.expect(self._clock() + self._attempts.limits.send_timeout_s, Cut.SLOW_READER)
         await client.whole(body, reservation)
 
-    async def _stream(self, reservation: Reservation, line: Lifeline, client: FullClient) -> None:
+    async def _stream(self, reservation: Reservation, line: Lifeline, client: Client) -> None:
         answer = await self._attempts.streamed(reservation.plan.steps[0], reservation, line, client)
         try:
             reservation.settle("answered", 200)
@@ -94,7 +81,7 @@ class Relay:
         finally:
             answer.close()
 
-    async def _fail(self, why: errors.GatewayError, reservation: Reservation, client: FullClient) -> None:
+    async def _fail(self, why: errors.GatewayError, reservation: Reservation, client: Client) -> None:
         """Settle first, then tell the client: as an answer of its own, or as the last event of its stream."""
         outcome: CallOutcome = "failed"
         if isinstance(why, errors.UpstreamRejected):
@@ -108,13 +95,11 @@ class Relay:
             raise why
         await client.fail_stream(error_event(why.body()))
 
-    async def _cut(self, cut: Cut, reservation: Reservation, client: FullClient) -> None:
+    async def _cut(self, cut: Cut, reservation: Reservation, client: Client) -> None:
         """The call was ended from outside."""
         if reservation.settled:
             return
         provider = reservation.plan.steps[0].target.provider
-        timed_out = cut in (Cut.SILENT, Cut.DEADLINE)
-        reservation.attempt_ended("timed_out" if timed_out else "cancelled", usage_so_far(reservation, None))
         if cut in (Cut.HUNG_UP, Cut.SLOW_READER):
             reservation.settle("hung_up", GONE, "hung_up" if cut is Cut.HUNG_UP else "slow_reader")
         elif cut is Cut.STOPPING:
@@ -133,8 +118,3 @@ async def _to_its_end(answer: Answer) -> None:
 def stopping() -> errors.Overloaded:
     """What a client is told while the gateway stops."""
     return errors.Overloaded("The gateway is stopping. Try again in a moment.")
-
-
-def line_for(task: asyncio.Task[object], now: float, call_timeout_s: float) -> Lifeline:
-    """A fresh lifeline whose only limit is the call's deadline."""
-    return Lifeline(task, ends_at=now + call_timeout_s, quiet_until=NEVER)

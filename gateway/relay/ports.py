@@ -5,11 +5,14 @@ The lifespan passes the real things in; the relay knows only these.
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from accounts.caller import Caller
 from gateway.relay.catalog import Catalog, Target
 from gateway.relay.records import Dispatched, Opened, Settled
+
+if TYPE_CHECKING:
+    from gateway.relay.admission import Reservation, Trying
 
 
 class Keys(Protocol):
@@ -39,10 +42,10 @@ class Journal(Protocol):
     """The books' front door. What was appended survives this process."""
 
     def open(self, record: Opened, /) -> Ticket:
-        """Raises gateway.ledger.journal.JournalFull."""
+        """Raises errors.JournalFull."""
 
     def dispatch(self, ticket: Ticket, record: Dispatched, /) -> None:
-        """Raises gateway.ledger.journal.JournalFull."""
+        """Raises errors.JournalFull."""
 
     def settle(self, ticket: Ticket, record: Settled, /) -> None:
         """Never fails for want of room: the ticket holds it."""
@@ -77,10 +80,37 @@ class Answer(Protocol):
         """Give the connection back if the body was read to its end, else close it. May be called twice."""
 
 
+class Place(Protocol):
+    """A connection's worth of a target's pool, taken and not yet used."""
+
+    async def send(self, call_id: str, body: bytes, /) -> Answer:
+        """POST a chat completion; the answer has the place from then on. Raises transports.TransportError."""
+
+    def release(self) -> None:
+        """Give the place back unused."""
+
+
 class Transport(Protocol):
     """A pooled HTTP client, one pool a target."""
 
-    async def send(self, target: Target, call_id: str, body: bytes, /) -> Answer:
-        """POST a chat completion. Raises transports.TransportError."""
+    async def acquire(self, target: Target, /) -> Place:
+        """Wait for a place in the target's pool. Raises PoolExhausted, CannotConnect of transports."""
 
     async def close(self) -> None: ...
+
+
+class Client(Protocol):
+    """The far end that called us."""
+
+    begun: bool
+    """Something was sent, so the status is told."""
+
+    async def whole(self, body: bytes, reservation: "Reservation", /) -> None: ...
+
+    async def begin_stream(self, trying: "Trying", reservation: "Reservation", /) -> None: ...
+
+    async def chunk(self, data: bytes, /) -> None: ...
+
+    async def end_stream(self, data: bytes, /) -> None: ...
+
+    async def fail_stream(self, data: bytes, /) -> None: ...

@@ -12,11 +12,13 @@ from gateway.relay import usage as tokens
 from gateway.relay.catalog import Target
 from gateway.relay.ports import Answer
 from gateway.relay.records import Usage
+from gateway.relay.transports import TransportError
 
 LARGEST_ERROR = 64 * 1024
 LONGEST_WAIT_S = 24 * 3600.0
 REJECTIONS = frozenset({400, 404, 413, 422})
-REFUSALS = frozenset({401, 402, 403})
+CREDENTIAL_REJECTED = frozenset({401, 402, 403})
+TIMEOUTS = frozenset({408, 504})
 
 
 class _Message(Struct):
@@ -74,33 +76,34 @@ def _counted(body: bytes) -> int:
 
 async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.UpstreamFailed:
     """The error for an answer whose status is not 200."""
-    status = answer.status
-    if status in REFUSALS:
+    wait_s = retry_after_s(answer.retry_after, answer.retry_after_ms, now_s)
+    try:
+        body = await answer.whole(LARGEST_ERROR)
+    except TransportError:  # too large or broken off: the status says enough
+        body = b""
+    return failure(answer.status, body, wait_s, target)
+
+
+def failure(status: int, body: bytes, wait_s: float | None, target: Target) -> errors.UpstreamFailed:
+    """What a status other than 200 means, in the provider's words where those are the client's business."""
+    provider = target.provider
+    if status in CREDENTIAL_REJECTED:
         return errors.UpstreamRefusesUs(
-            f"The provider '{target.provider}' does not accept this gateway's credential (status {status}). "
+            f"The provider '{provider}' does not accept this gateway's credential (status {status}). "
             "Your API key is fine; an administrator must look at the provider."
         )
-    message, code, param = _said(await answer.whole(LARGEST_ERROR), target)
+    said, code, param = _said(body, target)
     if status in REJECTIONS:
-        return errors.UpstreamRejected(
-            message or f"The provider rejected the call with status {status}.",
-            status=status,
-            code=code,
-            param=param,
-        )
-    wait_s = retry_after_s(answer.retry_after, answer.retry_after_ms, now_s)
+        said = said or f"The provider rejected the call with status {status}."
+        return errors.UpstreamRejected(said, status=status, code=code, param=param)
     if status == 429:
-        return errors.UpstreamThrottled(
-            f"The provider '{target.provider}' is throttling this gateway. {message}".strip(),
-            retry_after_s=wait_s,
-        )
-    if status in (408, 504):
+        said = f"The provider '{provider}' is throttling this gateway. {said}".strip()
+        return errors.UpstreamThrottled(said, retry_after_s=wait_s)
+    if status in TIMEOUTS:
         return errors.UpstreamTimedOut(
-            f"The provider '{target.provider}' timed out (status {status}). {message}".strip()
+            f"The provider '{provider}' timed out (status {status}). {said}".strip()
         )
-    failed = errors.UpstreamFailed(
-        f"The provider '{target.provider}' failed with status {status}. {message}".strip()
-    )
+    failed = errors.UpstreamFailed(f"The provider '{provider}' failed with status {status}. {said}".strip())
     failed.retry_after_s = wait_s
     return failed
 
@@ -145,7 +148,7 @@ def _number(text: str, unit: float) -> float | None:
 def _until(date: str, now_s: float) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.fromtimestamp(now_s, UTC)).total_seconds())

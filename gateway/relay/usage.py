@@ -9,6 +9,8 @@ from msgspec import Struct
 
 from gateway.relay.records import Usage
 
+MOST_TOKENS = 10**9
+"""More is no usage of one call, but a provider's mistake: it is then estimated."""
 BYTES_A_TOKEN = 4
 """English text runs to about four bytes a token; only used where nothing was reported."""
 
@@ -32,16 +34,18 @@ def reported(raw: msgspec.Raw) -> Usage | None:
         found = _decode(raw)
     except (msgspec.DecodeError, RecursionError):
         return None
-    if found.prompt_tokens < 0 or found.completion_tokens < 0:
-        return None
     details = found.prompt_tokens_details
     cached = max(0, details.cached_tokens or 0) if details is not None else 0
+    if min(found.prompt_tokens, found.completion_tokens) < 0:
+        return None
+    if max(found.prompt_tokens, found.completion_tokens, cached) > MOST_TOKENS:
+        return None
     return Usage(found.prompt_tokens, found.completion_tokens, cached, "reported")
 
 
 def estimated(prompt_bytes: int, output_tokens: int) -> Usage:
     """Usage where the provider said nothing: text by its length, output as it was counted."""
-    return Usage(-(-prompt_bytes // BYTES_A_TOKEN), output_tokens, 0, "estimated")
+    return Usage(tokens_of_text(prompt_bytes), output_tokens, 0, "estimated")
 
 
 def tokens_of_text(size_bytes: int) -> int:

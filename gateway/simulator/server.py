@@ -92,6 +92,8 @@ class Connection(asyncio.Protocol):
         await asyncio.shield(self._gone)
 
     def reset(self) -> None:
+        if self._transport.is_closing():
+            return
         # The option is set through a copy of the descriptor, since not every loop's transport has setsockopt.
         with socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as copy:
             copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

@@ -200,6 +200,26 @@ async def test_leaving_a_team_closes_the_sockets_at_once(hub, alice, alices_sess
     assert await refused(session=alices_session)
 
 
+@pytest.mark.parametrize(("field", "value"), [("password", "another"), ("is_active", False)])
+async def test_a_changed_password_throws_out_whoever_is_in(hub, alice, alices_session, field, value):
+    socket = await opened(session=alices_session)
+    setattr(alice, field, value)
+    await sync_to_async(alice.save)()
+
+    assert await closed_with(socket) == live.RIGHTS_CHANGED
+    await socket.leaves()
+
+
+async def test_signing_in_elsewhere_closes_nothing(hub, alice, alices_session):
+    socket = await opened(session=alices_session)
+    await socket.hears()
+    await sync_to_async(alice.save)(update_fields=["last_login"])
+
+    hub.publish(Frame(NOW))
+    assert (await socket.hears())["id"] == NOW
+    await socket.leaves()
+
+
 async def test_somebody_elses_change_closes_nothing(hub, alice, administrator, alices_session):
     socket = await opened(session=alices_session)
     await socket.hears()

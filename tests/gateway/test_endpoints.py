@@ -115,9 +115,9 @@ async def home(upstream, tmp_path):
 
 @pytest.fixture
 def routes(upstream):
-    target = Target(1, 1, "openai", upstream.base_url, "gpt-4o", None)
-    listed = Route(1, "gpt-4o", (target,), created_at_s=1700000000)
-    return Routes(Catalog({"gpt-4o": listed, "alias": listed, "nowhere": Route(2, "nowhere", ())}))
+    target = Target(1, "openai", upstream.base_url, "gpt-4o", None)
+    listed = Route("gpt-4o", (target,), created_at_s=1700000000)
+    return Routes(Catalog({"gpt-4o": listed, "alias": listed, "nowhere": Route("nowhere", ())}))
 
 
 @pytest.fixture

@@ -6,11 +6,19 @@ import socket
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-_METADATA = (
-    ipaddress.ip_network("169.254.0.0/16"),
-    ipaddress.ip_network("fe80::/10"),
-    ipaddress.ip_network("fd00:ec2::/32"),
-    ipaddress.ip_network("100.100.100.200/32"),
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_METADATA = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        *("169.254.0.0/16", "fe80::/10"),  # link-local, where most vendors keep it
+        *("fd00:ec2::/32", "fd20:ce::/32", "fd00:c1::/32"),  # Amazon, Google, Oracle
+        *("100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),  # Alibaba, Azure, Oracle
+    )
+)
+_IN_THE_LAST_32_BITS = tuple(
+    ipaddress.ip_network(each)
+    for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")  # NAT64, compatible, SIIT
 )
 
 
@@ -20,12 +28,19 @@ class ForbiddenAddress(OSError):
 
 def check(host: str, address: str, *, allow_private: bool) -> None:
     """Raises ForbiddenAddress: for link-local, metadata, multicast, and for private ones unless allowed."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = _inner(ipaddress.ip_address(address.partition("%")[0]))
     never = ip.is_link_local or ip.is_multicast or ip.is_unspecified or any(ip in each for each in _METADATA)
     if never or (not allow_private and not ip.is_global):
         raise ForbiddenAddress(f"{host} leads to {ip}, where no provider may be")
+
+
+def _inner(ip: Address) -> Address:
+    """The IPv4 address that an IPv6 one leads to, if it does (RFC 4291, 6052, 3056, 4380)."""
+    if isinstance(ip, ipaddress.IPv4Address) or ip.is_loopback or ip.is_unspecified:
+        return ip
+    if any(ip in each for each in _IN_THE_LAST_32_BITS):
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
 
 
 class CheckedResolver(AbstractResolver):

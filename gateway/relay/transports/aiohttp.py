@@ -141,18 +141,33 @@ class AiohttpAnswer:
 
 
 @dataclass(slots=True)
-class _Line:
-    """What is kept for one target: its session with the headers of every request, and its pool."""
+class _Reach:
+    """How one target is reached: its session with the headers of every request, and its pool."""
 
     target: Target
     session: aiohttp.ClientSession
     pool: Pool
     url: URL
 
-    def serves(self, target: Target) -> bool:
-        """Whether this line still leads to the target as it is now."""
+    def leads_to(self, target: Target) -> bool:
+        """Whether this is still the way to the target as it is now."""
         mine = self.target
         return mine.base_url == target.base_url and mine.credential == target.credential
+
+    def release(self) -> None:
+        self.pool.release()
+
+    async def send(self, call_id: str, body: bytes) -> AiohttpAnswer:
+        try:
+            response = await self.session.post(
+                self.url, data=body, headers={"X-Request-Id": call_id}, allow_redirects=False
+            )
+        except BaseException as why:
+            self.pool.release()
+            if isinstance(why, aiohttp.ClientError | OSError | ValueError):
+                raise _translated(why) from None
+            raise
+        return AiohttpAnswer(response, self.pool)
 
 
 class AiohttpTransport:
@@ -160,43 +175,34 @@ class AiohttpTransport:
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
-        self._lines: dict[int, _Line] = {}
+        self._reaches: dict[int, _Reach] = {}
 
-    async def send(self, target: Target, call_id: str, body: bytes) -> AiohttpAnswer:
-        line = self._line(target)
-        await line.pool.acquire()
-        try:
-            response = await line.session.post(
-                line.url, data=body, headers={"X-Request-Id": call_id}, allow_redirects=False
-            )
-        except BaseException as why:
-            line.pool.release()
-            if isinstance(why, aiohttp.ClientError | OSError | ValueError):
-                raise _translated(why) from None
-            raise
-        return AiohttpAnswer(response, line.pool)
+    async def acquire(self, target: Target) -> _Reach:
+        reach = self._reaches.get(target.id)
+        if reach is None or reach.target is not target:
+            reach = self._reach(reach, target)
+        await reach.pool.acquire()
+        return reach
 
     async def close(self) -> None:
-        lines, self._lines = self._lines, {}
-        for line in lines.values():
-            await line.session.close()
+        reaches, self._reaches = self._reaches, {}
+        for reach in reaches.values():
+            await reach.session.close()
 
-    def _line(self, target: Target) -> _Line:
-        line = self._lines.get(target.id)
-        if line is not None and line.target is target:
-            return line
-        if line is not None and line.serves(target):
-            line.target = target
-            return line
-        if line is not None:
-            line.pool.when_idle(line.session.close)
-        line = self._lines[target.id] = self._open(target)
-        return line
+    def _reach(self, known: _Reach | None, target: Target) -> _Reach:
+        """The way to a target that is new, or that was read from the database again."""
+        if known is not None and known.leads_to(target):
+            known.target = target
+            return known
+        if known is not None:
+            known.pool.when_idle(known.session.close)
+        fresh = self._reaches[target.id] = self._open(target)
+        return fresh
 
-    def _open(self, target: Target) -> _Line:
+    def _open(self, target: Target) -> _Reach:
         url = URL(f"{target.base_url.rstrip('/')}/chat/completions")
         _check_literal(url, allow_private=self._config.allow_private)
-        return _Line(target, self._session(target), Pool(self._config), url)
+        return _Reach(target, self._session(target), Pool(self._config), url)
 
     def _session(self, target: Target) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.ledger.journal import Held, Journal, JournalFull, Segment, frames, hold
+from gateway.errors import JournalFull
+from gateway.ledger.journal import Held, Journal, Segment, frames, hold
 from gateway.ledger.sweeper import read
 from gateway.relay.records import AttemptEnded, Dispatched, Opened, Settled, Usage
 from tests.gateway.records import dispatched, opened, settled
@@ -66,7 +67,8 @@ def test_a_full_disk_lets_no_call_in_and_loses_none(tmp_path: Path) -> None:
     """A file size limit stands in for the disk: it fails the same allocation with the same kind of error."""
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from gateway.ledger.journal import Journal, JournalFull\n"
+        "from gateway.errors import JournalFull\n"
+        "from gateway.ledger.journal import Journal\n"
         "from tests.gateway.records import opened, settled\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "journal = Journal(Path(sys.argv[1]) / 'mine', max_bytes=1 << 30, segment_bytes=1 << 14)\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import connection
 
 from accounts.models import ApiKey, Team
 from gateway.ledger.journal import Journal
@@ -58,13 +58,18 @@ def test_a_replay_changes_nothing(call_of_alice: dict[str, int]) -> None:
     assert Attempt.objects.count() == 1
 
 
-def test_a_batch_is_booked_whole_or_not_at_all(call_of_alice: dict[str, int]) -> None:
-    good, bad = settled(opened(**call_of_alice)), settled(opened(**call_of_alice), cost_nanos=None)
+@pytest.mark.parametrize("cost", [2**64, 2**200, None])
+def test_what_cannot_be_booked_is_set_aside_and_holds_up_nothing(
+    call_of_alice: dict[str, int], cost: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = settled(opened(**call_of_alice)), settled(opened(**call_of_alice), cost_nanos=cost)
 
-    with pytest.raises(DatabaseError):
-        book([good, bad])
+    book([good, bad])
 
-    assert Entry.objects.count() == 0
+    assert [str(each.call_id) for each in Entry.objects.all()] == [good.call_id]
+    aside = settings.VAR_DIR / "unbookable" / f"{bad.call_id}.json"
+    assert bad.call_id in aside.read_text()
+    assert str(aside) in caplog.text
 
 
 def test_the_journal_is_carried_over_and_forgotten(
@@ -145,4 +150,4 @@ def test_a_dead_process_beside_us_is_booked(
     writer.start()
 
     eventually(lambda: Entry.objects.filter(outcome="abandoned").count() == 1, what="the adopted entry")
-    assert not other.folder.exists()
+    eventually(lambda: not other.folder.exists(), what="the adopted journal's end")

@@ -17,11 +17,11 @@ from gateway.relay.attempts import Attempts, Limits
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
 from gateway.relay.lifeline import Cut, Lifeline, Lifelines
-from gateway.relay.pipeline import Relay, line_for
+from gateway.relay.pipeline import Relay
 from gateway.relay.records import Settled
 from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
 
-ALICE = Caller(key_id=11, key_name="alice's", team_id=1, team_name="Tide")
+ALICE = Caller(key_id=11, team_id=1)
 PRICE = Price(3, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
 CREDENTIAL = "sk-upstream-credential-0123456789"
 
@@ -109,8 +109,7 @@ class House:
         async def carry() -> None:
             task = asyncio.current_task()
             assert task is not None
-            lines.append(line_for(task, time.monotonic(), 30.0))
-            self.lines.lines.add(lines[0])
+            lines.append(self.lines.open(task, time.monotonic(), 30.0))
             try:
                 await self.relay.carry(call, ALICE, lines[0], client)
             except GatewayError as why:
@@ -175,6 +174,6 @@ class EveryName(dict[str, Route]):
             return None
         prices = () if name.startswith("unpriced") else (PRICE,)
         target = Target(
-            hash(name) & 0xFFFF, 1, "openai", self._base_url, name, Secret(CREDENTIAL), prices=prices
+            hash(name) & 0xFFFF, "openai", self._base_url, name, Secret(CREDENTIAL), prices=prices
         )
-        return Route(1, name, (target,), unpriced_allowed=name == "unpriced-allowed")
+        return Route(name, (target,), unpriced_allowed=name == "unpriced-allowed")

@@ -11,6 +11,7 @@ from yarl import URL
 
 from gateway import errors
 from gateway.ledger.sweeper import ends, read
+from gateway.relay.admission import Reservation, Trying
 from gateway.relay.attempts import Limits
 from gateway.relay.lifeline import Cut
 from gateway.simulator import Fault, RunningSimulator
@@ -318,6 +319,41 @@ async def test_a_full_pool_is_our_own_shedding(upstream: RunningSimulator, tmp_p
 
     assert isinstance(client.error, errors.Overloaded)
     assert client.error.retry_after_s
+    shed = home.books.entries[0]
+    assert (shed.code, shed.attempts, shed.cost_nanos) == ("overloaded", (), 0)
+
+
+async def test_a_client_that_leaves_the_line_for_a_connection_pays_nothing(
+    upstream: RunningSimulator, tmp_path: Path
+) -> None:
+    async with house(upstream.base_url, tmp_path / "journal", max_connections=1) as home:
+        first, first_line = home.start(call_to(Fault.SILENCE.model_name), Client())
+        await until(upstream.journal.received)
+        second, second_line = home.start(call_to(Fault.SILENCE.model_name), Client())
+        await until(lambda: home.journal.segments[0].end > 300)
+        second_line.cut_off(Cut.HUNG_UP)
+        await second
+        first_line.cut_off(Cut.HUNG_UP)
+        await first
+
+    left = home.books.entries[0]
+    assert (left.outcome, left.usage.basis, left.cost_nanos, left.attempts) == ("hung_up", "none", 0, ())
+    assert len(upstream.journal.received()) == 1
+
+
+async def test_an_accident_of_our_own_in_mid_call_is_booked_as_if_the_provider_had_worked(
+    home: House,
+) -> None:
+    class Bad(Client):
+        async def begin_stream(self, trying: Trying, reservation: Reservation) -> None:
+            raise RuntimeError("a bug")
+
+    task, _ = home.start(call_to(stream=True), Bad())
+    with pytest.raises(RuntimeError):
+        await task
+
+    entry = home.books.entry
+    assert (entry.outcome, entry.code, entry.usage.basis) == ("failed", "internal_error", "estimated")
 
 
 async def test_a_call_without_room_on_the_books_is_refused(home: House) -> None:

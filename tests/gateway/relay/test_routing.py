@@ -5,17 +5,17 @@ from gateway.errors import RouteNotAllowed, Unpriced
 from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
 from gateway.relay.routing import plan
 
-ALICE = Caller(key_id=1, key_name="alice's", team_id=1, team_name="Tide")
+ALICE = Caller(key_id=1, team_id=1)
 CHEAP = Price(1, 0, 1, 1, 1)
 DEAR = Price(2, 1_000, 9, 9, 9)
 
 
 def target(number: int, *prices: Price) -> Target:
-    return Target(number, 1, "openai", "https://api.example/v1", f"m{number}", Secret("sk-x"), prices=prices)
+    return Target(number, "openai", "https://api.example/v1", f"m{number}", Secret("sk-x"), prices=prices)
 
 
 def catalog(*targets: Target, unpriced_allowed: bool = False) -> Catalog:
-    return Catalog({"gpt-4o": Route(1, "gpt-4o", targets, unpriced_allowed)})
+    return Catalog({"gpt-4o": Route("gpt-4o", targets, unpriced_allowed)})
 
 
 def test_targets_come_in_order_with_the_price_in_force() -> None:

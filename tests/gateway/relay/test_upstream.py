@@ -6,9 +6,10 @@ import pytest
 from gateway import errors
 from gateway.relay.catalog import Secret, Target
 from gateway.relay.records import Usage
+from gateway.relay.transports import Broken, TooLarge
 from gateway.relay.upstream import failure_of, masked, retry_after_s, usage_of_answer
 
-TARGET = Target(1, 1, "openai", "https://api.example/v1", "gpt", Secret("sk-very-secret-credential"))
+TARGET = Target(1, "openai", "https://api.example/v1", "gpt", Secret("sk-very-secret-credential"))
 
 
 @dataclass
@@ -80,6 +81,18 @@ async def test_our_credential_is_masked_in_any_message() -> None:
     assert masked("nothing here", TARGET) == "nothing here"
 
 
+@pytest.mark.parametrize("why", [TooLarge("x"), Broken("x")])
+async def test_a_status_is_kept_though_its_body_is_too_large_or_breaks_off(why: Exception) -> None:
+    class Unreadable(Answer):
+        async def whole(self, limit: int) -> bytes:
+            raise why
+
+    failure = await failure_of(Unreadable(429, retry_after="7"), TARGET, 0.0)
+
+    assert isinstance(failure, errors.UpstreamThrottled)
+    assert failure.retry_after_s == 7
+
+
 async def test_a_throttled_call_says_when_to_come_back() -> None:
     failure = await failure_of(Answer(429, SAID, retry_after="7"), TARGET, 0.0)
     assert (b"retry-after", b"7") in failure.headers()
@@ -102,6 +115,7 @@ async def test_an_error_body_of_any_shape_is_borne(body: bytes) -> None:
         ("Thu, 01 Jan 1970 00:02:00 GMT", None, 20.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", None, 0.0),
         ("soon", None, None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None, None),
         ("-3", None, None),
         ("1e9", None, None),
         ("nan", None, None),

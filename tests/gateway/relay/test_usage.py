@@ -25,6 +25,8 @@ from gateway.relay.usage import estimated, reported
         (b'{"prompt_tokens":0,"completion_tokens":0}', Usage(0, 0, 0, "reported")),
         (b'{"prompt_tokens":9}', Usage(9, 0, 0, "reported")),
         (b"null", None),
+        (b'{"prompt_tokens":70000000000000000,"completion_tokens":2}', None),
+        (b'{"prompt_tokens":2,"completion_tokens":9223372036854775808}', None),
         (b"{}", None),
         (b'{"prompt_tokens":-1,"completion_tokens":2}', None),
         (b'{"prompt_tokens":"nine","completion_tokens":2}', None),
