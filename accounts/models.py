@@ -104,7 +104,6 @@ class KeySecret(models.Model):
     digest = models.BinaryField(max_length=32)
     pepper_id = models.CharField(max_length=16)
     created_at = models.DateTimeField(auto_now_add=True)
-    valid_until = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -61,24 +61,31 @@ def roles_of(user: User) -> dict[int, str]:
 
 def may(user: User | AnonymousUser, team: Team, action: Action) -> bool:
     """Whether a person may do something in a team."""
-    if not isinstance(user, User) or not user.is_active:
-        return False
-    if user.is_superuser:
-        return True
-    role = Membership.objects.filter(user=user, team=team).values_list("role", flat=True).first()
-    return allows(role, action)
-
-
-def allows(role: str | None, action: Action) -> bool:
-    """Whether a role may do something; no role may do nothing."""
-    return action in RIGHTS.get(role or "", frozenset())
+    return isinstance(user, User) and action in _rights_in(user, team)
 
 
 def may_revoke(user: User, key_team: Team, made_by_id: int | None) -> bool:
+    """Whether a person may revoke a key of this team."""
+    return revokes(_rights_in(user, key_team), is_own=made_by_id == user.pk)
+
+
+def rights(user: User, role: str | None) -> frozenset[Action]:
+    """What a person with this role in a team may do there: an administrator everything, whatever the role."""
+    if not user.is_active:
+        return frozenset()
+    return RIGHTS.get(Membership.Role.OWNER if user.is_superuser else role or "", frozenset())
+
+
+def revokes(rights: frozenset[Action], *, is_own: bool) -> bool:
     """Who manages keys revokes any; who makes keys revokes their own."""
-    if may(user, key_team, "manage_keys"):
-        return True
-    return made_by_id == user.pk and may(user, key_team, "make_keys")
+    return "manage_keys" in rights or (is_own and "make_keys" in rights)
+
+
+def _rights_in(user: User, team: Team) -> frozenset[Action]:
+    if user.is_superuser:
+        return rights(user, None)
+    membership = Membership.objects.filter(user=user, team=team)
+    return rights(user, membership.values_list("role", flat=True).first())
 
 
 def keys_of(team: Team, now: datetime) -> list[KeyRow]:

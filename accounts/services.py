@@ -3,7 +3,6 @@
 Who may do it is decided before, by `queries.may`; what can never be is refused here.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
@@ -118,7 +117,7 @@ def create_key(
     if expires_at is not None and expires_at <= timezone.now():
         raise ExpiryPassed("The key would have expired before it was made; choose a later moment.")
     parts = keys.mint()
-    pepper = newest_pepper(settings.KEY_PEPPERS)
+    pepper = settings.KEY_PEPPERS[0]
     with transaction.atomic():
         key = ApiKey.objects.create(team=team, name=name, created_by=created_by, expires_at=expires_at)
         KeySecret.objects.create(
@@ -143,10 +142,6 @@ def revoke_key(key: ApiKey, by: User | None) -> None:
 def note_rights(user_id: int) -> None:
     """Tell open pages, at commit, that a person may see something else now."""
     transaction.on_commit(partial(rights_changed.send, sender=Membership, user_id=user_id))
-
-
-def newest_pepper(peppers: Sequence[str]) -> str:
-    return peppers[0]
 
 
 def _named(name: str) -> str:

@@ -158,20 +158,17 @@ def _me(request: HttpRequest) -> User:
 
 def _section(me: User, team: Team, role: str | None, rows: list[queries.KeyRow]) -> dict[str, object]:
     """A team's panel on the page of keys. Each row says whether this reader may revoke it."""
-    makes = me.is_superuser or queries.allows(role, "make_keys")
-    manages = me.is_superuser or queries.allows(role, "manage_keys")
+    rights = queries.rights(me, role)
     return {
         "team": team,
-        "makes": makes,
-        "rows": [(row, manages or (makes and row.made_by_id == me.pk)) for row in rows],
+        "makes": "make_keys" in rights,
+        "rows": [(row, queries.revokes(rights, is_own=row.made_by_id == me.pk)) for row in rows],
     }
 
 
 def _teams_with(me: User, action: queries.Action) -> list[Team]:
     roles = queries.roles_of(me)
-    return [
-        team for team in queries.teams_of(me) if me.is_superuser or queries.allows(roles.get(team.pk), action)
-    ]
+    return [team for team in queries.teams_of(me) if action in queries.rights(me, roles.get(team.pk))]
 
 
 def _open_form(request: HttpRequest) -> str:
@@ -199,9 +196,7 @@ def _made(request: HttpRequest, form: NewKey) -> HttpResponse:
         form.add_error("name", str(why))
         return render(request, "accounts/new_key.html", {"form": form}, status=422)
     base_url = request.build_absolute_uri("/v1")
-    response = render(request, "accounts/made_key.html", {"key": key, "text": text, "base_url": base_url})
-    response["Cache-Control"] = "no-store"
-    return response
+    return render(request, "accounts/made_key.html", {"key": key, "text": text, "base_url": base_url})
 
 
 def _team(request: HttpRequest, slug: str) -> Team:

@@ -79,8 +79,7 @@ def _is_simulated() -> bool:
 
 
 def _example_model_name() -> str:
-    """Asked for only where a page shows how to call; the cheapest to guess is a small one."""
-    from gateway.models import Route
+    """Asked for only where a page shows how to call."""
+    from gateway import queries
 
-    names = list(Route.objects.filter(enabled=True).values_list("model_name", flat=True))
-    return min(names, key=lambda name: ("mini" not in name, name), default="gpt-4o-mini")
+    return queries.example_model_name(queries.model_names())

@@ -5,12 +5,16 @@ Every setting is a field of `Env` with its default and the reason for it;
 """
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -71,6 +75,47 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _currency(raw: str) -> str:
+    if not re.fullmatch("[A-Z]{3}", raw):
+        raise WrongSetting(f"must be three capital letters, such as USD, not {raw!r}")
+    return raw
+
+
+def _fernet_keys(raw: str) -> tuple[str, ...]:
+    """Says nothing of what it was given: most of it is secret. So does `_mail_url`."""
+    found = _words(raw)
+    if not all(map(_is_fernet_key, found)):
+        raise WrongSetting(
+            "has one that is no Fernet key: each is 32 random bytes in URL-safe base64, 44 characters"
+        )
+    return found
+
+
+def _is_fernet_key(text: str) -> bool:
+    try:
+        Fernet(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _mail_url(raw: str) -> str:
+    if not _is_mail_url(raw):
+        raise WrongSetting(
+            "must be smtp:// or smtps:// with a host, such as smtp://user:password@mail.example.com:587, "
+            "where a / or # in the password is written %2F or %23"
+        )
+    return raw
+
+
+def _is_mail_url(raw: str) -> bool:
+    try:
+        url = urlsplit(raw)
+        return url.scheme in ("smtp", "smtps") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a bracket left open, a port that is no number
+        return False
+
+
 def _path(raw: str) -> Path:
     return Path(raw).expanduser().resolve()
 
@@ -103,7 +148,7 @@ class Env:
     )
     credential_keys: tuple[str, ...] = _setting(
         (),
-        _words,
+        _fernet_keys,
         "Fernet keys of provider credentials, newest first; generated into VAR_DIR/secrets where absent.",
     )
     allowed_hosts: tuple[str, ...] = _setting(
@@ -116,11 +161,11 @@ class Env:
     )
     email_url: str = _setting(
         "",
-        _text,
+        _mail_url,
         "smtp://user:password@host:587 or smtps://…; where absent, mail is written to VAR_DIR/mail.",
     )
     email_from: str = _setting("penstock@localhost", _text, "Sender of mail.")
-    ledger_currency: str = _setting("USD", _text, "Currency of the books; fixed after the first entry.")
+    ledger_currency: str = _setting("USD", _currency, "Currency of the books; fixed at the first start.")
     max_body_bytes: int = _setting(
         10 * 1024 * 1024, _integer(1024, 1 << 30), "Largest request body; more is a 413."
     )
@@ -142,7 +187,7 @@ class Env:
     max_answer_bytes: int = _setting(
         64 * 1024 * 1024,
         _integer(1024, 1 << 31),
-        "Largest whole answer or stream event of a provider; more is a 502.",
+        "Largest whole answer of a provider; more is a 502. Of a stream, each event may have 4 MiB.",
     )
     allow_private_upstreams: bool = _setting(
         True, _flag, "Providers may live on private addresses; link-local and metadata ones never."
@@ -150,16 +195,14 @@ class Env:
     journal_sync: str = _setting(
         "group",
         _one_of("group", "strict"),
-        "group: to disk every 50 ms; strict: an answer's end waits for the disk.",
+        "group: synced every 20 ms, so a power cut takes at most some 50 ms; "
+        "strict: an answer's end waits for the disk.",
     )
     journal_max_bytes: int = _setting(
         1 << 30,
         _integer(1 << 20, 1 << 40),
         "Longest journal while the database is away; then calls are refused.",
     )
-
-
-SECRET_FIELDS = ("secret_key", "key_peppers", "credential_keys", "email_url")
 
 
 def load(environ: Mapping[str, str]) -> Env:
@@ -198,10 +241,15 @@ def _is_plain(secret_key: str) -> bool:
     return len(secret_key) < 32 or len(set(secret_key)) < 8 or secret_key.startswith("django-insecure-")
 
 
+def own_folder(path: Path) -> Path:
+    """The folder, made for this user alone where there is none. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
 def kept_secret(var_dir: Path, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
     """The secret in VAR_DIR/secrets, made at first use with mode 0600. Raises OSError."""
-    folder = var_dir / "secrets"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = own_folder(own_folder(var_dir) / "secrets")
     path = folder / name
     if not path.exists():
         fresh = folder / f".{name}.{os.getpid()}"
@@ -222,3 +270,14 @@ def kept_secret(var_dir: Path, name: str, make: Callable[[], str] = lambda: secr
             f"{path} is empty or cut off: restore it from a backup, or delete it to make a new secret."
         )
     return value
+
+
+def kept_credential_key(var_dir: Path) -> str:
+    """The Fernet key in VAR_DIR/secrets, made at first use. Raises WrongSetting, OSError."""
+    key = kept_secret(var_dir, "credential_key", lambda: Fernet.generate_key().decode())
+    if not _is_fernet_key(key):
+        raise WrongSetting(
+            f"{var_dir / 'secrets' / 'credential_key'} is no Fernet key: restore it from a backup, "
+            "or delete it to make a new one and enter every credential again."
+        )
+    return key

@@ -5,18 +5,14 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from cryptography.fernet import Fernet
-
 from dashboard import env as _env
 
 try:
     ENV = _env.load(os.environ)
-    VAR_DIR = ENV.var_dir
+    VAR_DIR = _env.own_folder(ENV.var_dir)
     SECRET_KEY = ENV.secret_key or _env.kept_secret(VAR_DIR, "secret_key")
     KEY_PEPPERS = ENV.key_peppers or (_env.kept_secret(VAR_DIR, "key_pepper"),)
-    CREDENTIAL_KEYS = ENV.credential_keys or (
-        _env.kept_secret(VAR_DIR, "credential_key", lambda: Fernet.generate_key().decode()),
-    )
+    CREDENTIAL_KEYS = ENV.credential_keys or (_env.kept_credential_key(VAR_DIR),)
 except _env.WrongSetting as why:
     sys.exit(f"penstock: {why}")
 except OSError as why:
@@ -42,7 +38,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
-    "django_htmx",
     "allauth",
     "allauth.account",
     "allauth.mfa",
@@ -57,12 +52,10 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "dashboard.access.NoStore",
 ]
 ROOT_URLCONF = "dashboard.urls"
-ASGI_APPLICATION = "dashboard.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -91,7 +84,6 @@ DATABASES = {
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = [
@@ -115,13 +107,12 @@ ACCOUNT_REAUTHENTICATION_TIMEOUT = 900
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Penstock"
 LOGIN_REDIRECT_URL = "/"
-LOGIN_URL = "/accounts/login/"
-ACCOUNT_LOGOUT_REDIRECT_URL = LOGIN_URL
+ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
 _mail = urlsplit(ENV.email_url)
 if ENV.email_url:
     EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    EMAIL_HOST = _mail.hostname or "localhost"
+    EMAIL_HOST = _mail.hostname
     EMAIL_PORT = _mail.port or (465 if _mail.scheme == "smtps" else 587)
     EMAIL_HOST_USER = unquote(_mail.username or "")
     EMAIL_HOST_PASSWORD = unquote(_mail.password or "")
@@ -134,8 +125,6 @@ DEFAULT_FROM_EMAIL = ENV.email_from
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
-USE_TZ = True
-USE_I18N = True
 
 _ICON = "/static/penstock.svg"
 UNFOLD = {
@@ -151,18 +140,12 @@ SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_ALLOW_ALL_ORIGINS = False
 SERVESTATIC_MAX_AGE = 60  # a changed file is asked for again within a minute; ETags make that cheap
 
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
 SILENCED_SYSTEM_CHECKS = [
     "security.W005",  # whether subdomains are HTTPS only is for whoever owns the domain to say
     "security.W008",  # the gateway speaks HTTP; what ends TLS in front of it redirects
     "security.W021",  # preloading binds a domain for years: not ours to ask for
 ]
-X_FRAME_OPTIONS = "DENY"
-SECURE_CONTENT_TYPE_NOSNIFF = True
-SECURE_REFERRER_POLICY = "same-origin"
-SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 if ENV.secure_cookies:
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"

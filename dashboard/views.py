@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import ApiKey, Team, User
 from accounts.queries import teams_of
-from gateway.models import Route
+from gateway.queries import example_model_name, model_names
 
 KEY_NAMES = 1000
 """As many names as a page carries; a key beyond them is shown by its number."""
@@ -24,13 +24,13 @@ def live(request: HttpRequest) -> HttpResponse:
     teams = list(teams_of(user))
     team = _chosen(teams, request.GET.get("team", ""), user)
     shown = teams if team is None else [team]
-    routes = list(Route.objects.filter(enabled=True).values_list("model_name", flat=True))
+    routes = model_names()
     context = {
         "teams": teams,
         "team": team,
         "may_see_all": user.is_superuser,
         "base_url": request.build_absolute_uri("/v1"),
-        "model_name": routes[0] if routes else "gpt-4o-mini",
+        "model_name": example_model_name(routes),
         "currency": settings.LEDGER_CURRENCY,
         "names": {
             "routes": routes,

@@ -163,7 +163,7 @@ class RouteForm(RouteModelForm):
 class TargetForm(TargetModelForm):
     class Meta:
         model = Target
-        fields = ["provider", "upstream_model", "order", "weight", "enabled"]
+        fields = ["provider", "upstream_model", "order", "enabled"]
 
     def clean_upstream_model(self) -> str:
         return _usable(clean_name, self.cleaned_data["upstream_model"], "The upstream model")

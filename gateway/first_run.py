@@ -26,7 +26,6 @@ VARIABLES = (ADMIN_EMAIL, ADMIN_PASSWORD)
 DEFAULT_EMAIL = "admin@penstock.internal"  # .internal is kept for private use, so it reaches nobody else
 TEAM_NAME = "Default"
 KEY_NAME = "first key"
-FIRST_CALL = "gpt-4o-mini"
 
 _OBVIOUS = re.compile(
     "(admin|administrator|changeme|changemenow|default|letmein|password|penstock|qwerty|root|secret|test)*"
@@ -59,11 +58,12 @@ class SetUp:
 def set_up(environ: Mapping[str, str], currency: str, simulator_url: Callable[[], str]) -> SetUp:
     """Make what is missing, all or nothing. `simulator_url` is asked for only where a simulator is needed.
 
-    Raises SetUpRefused, Unusable.
+    Raises SetUpRefused, Unusable, WrongCurrency.
     """
     found, sentences = presets.registrations(environ)
     done = SetUp(sentences=sentences)
     with transaction.atomic():
+        services.check_currency(currency)
         if not User.objects.filter(is_superuser=True).exists():
             _make_accounts(administrator(environ), done)
         if not found and not Provider.objects.exists():

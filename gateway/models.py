@@ -69,7 +69,6 @@ class Target(models.Model):
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="targets")
     upstream_model = models.CharField(max_length=200)
     order = models.PositiveSmallIntegerField(default=0, help_text="Lower is tried first.")
-    weight = models.PositiveSmallIntegerField(default=1)
     enabled = models.BooleanField(default=True)
 
     class Meta:
@@ -104,6 +103,15 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"price of {self.target_id} from {self.valid_from:%Y-%m-%d}"
+
+
+class LedgerCurrency(models.Model):
+    """One row: what all prices and costs are in, so that another setting is noticed at start."""
+
+    code = models.CharField(max_length=3)
+
+    def __str__(self) -> str:
+        return self.code
 
 
 class Entry(models.Model):

@@ -12,7 +12,21 @@ from django.db import transaction
 from accounts.changes import note_change
 from gateway import credentials
 from gateway.inputs import Unusable, clean_base_url, clean_name
-from gateway.models import Credential, Price, Provider, Route, Target
+from gateway.models import Credential, LedgerCurrency, Price, Provider, Route, Target
+
+
+class WrongCurrency(Exception):
+    """The books are in another currency than the configured one; the message says what would help."""
+
+
+def check_currency(currency: str) -> None:
+    """Record the ledger's currency at the first start, and hold later ones to it. Raises WrongCurrency."""
+    kept, _ = LedgerCurrency.objects.get_or_create(pk=1, defaults={"code": currency})
+    if kept.code != currency:
+        raise WrongCurrency(
+            f"the books of this VAR_DIR are in {kept.code}, not {currency}: "
+            f"set LEDGER_CURRENCY to {kept.code}, or start on another VAR_DIR."
+        )
 
 
 @transaction.atomic

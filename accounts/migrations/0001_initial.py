@@ -71,7 +71,6 @@ class Migration(migrations.Migration):
                 ('digest', models.BinaryField(max_length=32)),
                 ('pepper_id', models.CharField(max_length=16)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('valid_until', models.DateTimeField(blank=True, null=True)),
                 ('last_used_at', models.DateTimeField(blank=True, null=True)),
                 ('key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='secrets', to='accounts.apikey')),
             ],

@@ -14,6 +14,13 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='LedgerCurrency',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('code', models.CharField(max_length=3)),
+            ],
+        ),
+        migrations.CreateModel(
             name='Provider',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -112,7 +119,6 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('upstream_model', models.CharField(max_length=200)),
                 ('order', models.PositiveSmallIntegerField(default=0, help_text='Lower is tried first.')),
-                ('weight', models.PositiveSmallIntegerField(default=1)),
                 ('enabled', models.BooleanField(default=True)),
                 ('provider', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='targets', to='gateway.provider')),
                 ('route', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='targets', to='gateway.route')),

@@ -50,7 +50,6 @@ def a_target(provider, **others):
         "provider": provider.pk,
         "upstream_model": "gpt-4o",
         "order": 0,
-        "weight": 1,
         "enabled": "on",
     } | others
 

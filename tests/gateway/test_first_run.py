@@ -7,6 +7,7 @@ from gateway import services
 from gateway.first_run import SetUpRefused, administrator, is_obvious, set_up
 from gateway.inputs import Unusable
 from gateway.models import Credential, Price, Provider, Route, Target
+from gateway.services import WrongCurrency
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +41,23 @@ def test_a_first_run_makes_an_administrator_a_team_and_a_key():
     assert Membership.objects.get(user=admin, team=team).role == Membership.Role.OWNER
     assert done.api_key.startswith("pst_")
     assert ApiKey.objects.get().team == team
+
+
+def test_the_currency_of_the_first_run_is_that_of_the_books_for_good():
+    run(currency="EUR")
+    before = everything()
+
+    with pytest.raises(WrongCurrency, match="the books of this VAR_DIR are in EUR, not USD"):
+        run(currency="USD")
+    assert everything() == before
+    assert not run(currency="EUR").changed
+
+
+def test_a_refused_first_run_leaves_the_currency_open():
+    with pytest.raises(SetUpRefused):
+        run({"PENSTOCK_ADMIN_PASSWORD": "admin"}, currency="EUR")
+
+    assert run(currency="USD").changed
 
 
 def test_without_a_provider_key_there_is_a_simulated_provider_with_priced_routes():

@@ -89,6 +89,9 @@ def test_an_unwritable_var_dir_is_one_sentence(tmp_path):
         ("PENSTOCK_ADMIN_PASSWORD", "admin"),
         ("PENSTOCK_ADMIN_EMAIL", "nobody"),
         ("OPENAI_COMPATIBLE_BASE_URL", "http://127.0.0.1:1/v1"),
+        ("CREDENTIAL_KEYS", "abc"),
+        ("EMAIL_URL", "mail.example.com:25"),
+        ("LEDGER_CURRENCY", "dollars"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_it(var_dir, setting, value):
@@ -107,6 +110,13 @@ def test_lost_peppers_are_one_sentence(var_dir):
         pass
 
     assert_one_sentence(up(var_dir, KEY_PEPPERS="another-pepper-of-32-characters-or-more"), "KEY_PEPPERS")
+
+
+def test_another_currency_than_that_of_the_books_is_one_sentence(var_dir):
+    with serve(var_dir, LEDGER_CURRENCY="EUR"):
+        pass
+
+    assert_one_sentence(up(var_dir), "the books of this VAR_DIR are in EUR, not USD", "LEDGER_CURRENCY")
 
 
 def test_a_first_run_from_start_to_stop(var_dir):

@@ -136,6 +136,15 @@ def test_a_blank_setting_is_absent_and_secrets_are_made(var_dir):
         os.umask(before)
 
 
+def test_secrets_of_the_environment_need_no_folder_of_secrets(var_dir):
+    given = {"SECRET_KEY": "0123456789abcdef" * 4, "KEY_PEPPERS": "p" * 32, "CREDENTIAL_KEYS": "A" * 43 + "="}
+    done = up(var_dir, HOST="192.0.2.1", **given)
+
+    assert_refused(done, "cannot listen on 192.0.2.1")
+    assert mode_of(var_dir) == 0o700
+    assert [each.name for each in var_dir.iterdir()] == ["up.lock"]
+
+
 def mode_of(path):
     return stat.S_IMODE(path.stat().st_mode)
 

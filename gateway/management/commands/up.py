@@ -19,8 +19,9 @@ from django.db import DatabaseError, connections
 from accounts.authentication import WrongPeppers, check_peppers
 from gateway import first_run, services
 from gateway.inputs import Unusable
-from gateway.models import Provider, Route
+from gateway.models import Provider
 from gateway.presets import SIMULATOR
+from gateway.queries import example_model_name, model_names
 from gateway.server import LET_GO_S, CannotStart, Server, hold, is_free, listen, patiently, raise_file_limit
 from gateway.welcome import address, welcome
 
@@ -37,7 +38,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             _up()
-        except (CannotStart, first_run.SetUpRefused, Unusable, WrongPeppers) as why:
+        except (CannotStart, first_run.SetUpRefused, services.WrongCurrency, Unusable, WrongPeppers) as why:
             sys.exit(f"penstock: {why}")
         except OSError as why:
             sys.exit(
@@ -57,7 +58,7 @@ def _up() -> None:
         simulator = _start_simulator()
         try:
             url = address(env.host, env.port)
-            print(welcome(url, done, _first_model_name(), env.drain_s), flush=True)
+            print(welcome(url, done, example_model_name(model_names()), env.drain_s), flush=True)
             connections.close_all()  # a worker's fork must not share them
             Server(listener, env.drain_s).serve()
         finally:
@@ -76,11 +77,6 @@ def _prepare() -> first_run.SetUp:
             f"the database {settings.DATABASES['default']['NAME']} cannot be used ({why}). "
             "Is VAR_DIR writable, and is there room on its disk?"
         ) from why
-
-
-def _first_model_name() -> str:
-    names = list(Route.objects.filter(enabled=True).values_list("model_name", flat=True))
-    return first_run.FIRST_CALL if first_run.FIRST_CALL in names else next(iter(names), first_run.FIRST_CALL)
 
 
 def _start_simulator() -> subprocess.Popen[str] | None:

@@ -1,0 +1,93 @@
+"""What a setting may be, and the sentence that a wrong one stops the start with."""
+
+import stat
+
+import pytest
+from cryptography.fernet import Fernet
+
+from dashboard.env import WrongSetting, kept_credential_key, kept_secret, load, own_folder
+
+KEY, OLDER = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+
+
+def refusal(**environ):
+    with pytest.raises(WrongSetting) as why:
+        load(environ)
+    return str(why.value)
+
+
+def mode_of(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("currency", ["usd", "US", "USDT", "U$D", "ÄÖÜ", "dollars"])
+def test_a_currency_is_three_capital_letters(currency):
+    assert refusal(LEDGER_CURRENCY=currency).startswith("LEDGER_CURRENCY must be three capital letters")
+    assert load({"LEDGER_CURRENCY": "JPY"}).ledger_currency == "JPY"
+
+
+@pytest.mark.parametrize("wrong", ["abc", f"{KEY},abc", KEY[:-2], "ключ"])
+def test_a_key_of_credentials_that_is_no_fernet_key_is_refused_and_not_shown(wrong):
+    said = refusal(CREDENTIAL_KEYS=wrong)
+
+    assert said.startswith("CREDENTIAL_KEYS has one that is no Fernet key")
+    assert wrong not in said
+
+
+def test_several_keys_of_credentials_are_taken_newest_first():
+    assert load({"CREDENTIAL_KEYS": f"{KEY}, {OLDER}"}).credential_keys == (KEY, OLDER)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "mail.example.com:25",
+        "http://mail.example.com",
+        "smtp://",
+        "smtp://alice:hush-hush@",
+        "smtp://alice:hush#hush@mail.example.com",
+        "smtp://alice:hush/hush@mail.example.com",
+        "smtp://mail.example.com:port",
+        "smtp://[mail",
+    ],
+)
+def test_a_mail_server_that_cannot_be_one_is_refused_and_not_shown(wrong):
+    said = refusal(EMAIL_URL=wrong)
+
+    assert said.startswith("EMAIL_URL must be smtp:// or smtps://")
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize("url", ["smtp://localhost", "smtps://alice:p%2Fw@mail.example.com:465/"])
+def test_a_mail_server_is_taken_as_it_is(url):
+    assert load({"EMAIL_URL": url}).email_url == url
+
+
+def test_a_kept_key_of_credentials_is_made_once(tmp_path):
+    kept = kept_credential_key(tmp_path)
+
+    assert Fernet(kept)
+    assert kept_credential_key(tmp_path) == kept
+
+
+def test_a_kept_key_of_credentials_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "secrets" / "credential_key"
+    path.parent.mkdir()
+    path.write_text(KEY[:40])
+
+    with pytest.raises(WrongSetting, match=r"no Fernet key.*backup") as why:
+        kept_credential_key(tmp_path)
+    assert str(path) in str(why.value)
+
+
+def test_a_folder_made_here_is_its_owners_alone(tmp_path):
+    kept_secret(tmp_path / "var", "secret_key")
+
+    assert mode_of(tmp_path / "var") == 0o700
+    assert mode_of(tmp_path / "var" / "secrets") == 0o700
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path):
+    tmp_path.chmod(0o750)
+
+    assert mode_of(own_folder(tmp_path)) == 0o750
