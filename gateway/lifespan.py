@@ -33,6 +33,7 @@ from gateway.relay.lifeline import Cut, Lifelines
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Listener
 from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.services import WrongCurrency, check_currency
 from gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -114,10 +115,11 @@ class Gateway:
         """Adopt dead journals and read the catalog, before the first call."""
         try:
             check_peppers(settings.KEY_PEPPERS)
+            check_currency(settings.LEDGER_CURRENCY)
             sweep(root, book)
             self._seen = change_number()
             self._snapshot.refresh()
-        except WrongPeppers as why:
+        except (WrongPeppers, WrongCurrency) as why:
             raise CannotStart(str(why)) from None
         except DatabaseError as why:
             raise CannotStart(f"the database cannot be read: {why}. Run 'manage.py migrate' first.") from None
