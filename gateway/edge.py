@@ -6,9 +6,10 @@ The rules are RFC 9110 and 9112's, and our own bounds on size.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
+
+from msgspec import Struct
 
 from gateway.errors import InvalidCall
 
@@ -38,8 +39,7 @@ _ACTED_ON = frozenset(
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
-class Head:
+class Head(Struct):
     """The headers that we act on; the others are counted and left."""
 
     authorization: bytes = b""

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
+
+from msgspec import Struct
 
 from accounts.caller import Caller
 from gateway.relay.call import Call
@@ -25,8 +26,7 @@ from gateway.relay.usage import estimated
 NOTHING = Usage()
 
 
-@dataclass(slots=True)
-class Trying:
+class Trying(Struct):
     """An attempt that is under way; `began` and `first_token` in monotonic seconds."""
 
     step: Step
@@ -37,8 +37,7 @@ class Trying:
     first_token: float | None = None
 
 
-@dataclass(slots=True)
-class Reservation:
+class Reservation(Struct):
     """One admitted call. Settles exactly once: when told to, or as failed when left without."""
 
     call: Call
@@ -49,7 +48,7 @@ class Reservation:
     clock: Callable[[], float]
     ticket: Ticket
     trying: Trying | None = None
-    ended: list[AttemptEnded] = field(default_factory=list)
+    ended: list[AttemptEnded] = []
     settled: bool = False
     first_token_us: int | None = None
     unpriced: bool = False

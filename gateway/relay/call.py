@@ -6,11 +6,10 @@ Only what we act on is decoded; every other value keeps its bytes.
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway.errors import InvalidCall
 
@@ -36,8 +35,7 @@ def new_call_id(now_ns: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """One client request. `fields` are its top-level values, still in their own bytes."""
 
     call_id: str

@@ -4,8 +4,9 @@ The lifespan passes the real things in; the relay knows only these.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from accounts.caller import Caller
 from gateway.relay.catalog import Catalog, Target
@@ -31,8 +32,7 @@ class Routes(Protocol):
     def current(self) -> Catalog: ...
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(Struct):
     """Room that the journal keeps for one call's end, in bytes."""
 
     room: int

@@ -1,22 +1,20 @@
 """Which targets, in which order, at what price: a pure decision."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from accounts.caller import Caller
 from gateway.errors import RouteNotAllowed, Unpriced
 from gateway.relay.catalog import Catalog, Price, Route, Target
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One target of a plan and the price in force when the plan was made."""
 
     target: Target
     price: Price | None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Targets in order for one call. Never empty."""
 
     route: Route
