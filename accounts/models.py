@@ -4,13 +4,20 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import BaseUserManager
 from django.contrib.auth.models import AbstractUser
-from django.db import models
-from django.db.models import UniqueConstraint
+from django.db import models, transaction
+from django.db.models import CheckConstraint, Q, UniqueConstraint
 from django.db.models.functions import Lower
 
 
 class UserManager(BaseUserManager["User"]):
-    """Users are known by their e-mail address."""
+    """Users are known by their e-mail address, in whichever case it is typed."""
+
+    @classmethod
+    def normalize_email(cls, email: str | None) -> str:
+        return super().normalize_email(email).lower()
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return super().get_by_natural_key(self.normalize_email(username))
 
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         if not email:
@@ -25,20 +32,46 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractUser):
-    """A person who signs in with an e-mail address. An administrator is a superuser."""
+    """A person who signs in with an e-mail address. An administrator is a superuser.
+
+    The address is kept in lower case: that is how sign-in looks for it.
+    """
 
     username = None  # type: ignore[assignment]
-    email = models.EmailField("e-mail address", unique=True)
+    email = models.EmailField(
+        "e-mail address", unique=True, error_messages={"unique": "Somebody has this address already."}
+    )
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
     objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]
 
     class Meta:
-        constraints = [UniqueConstraint(Lower("email"), name="user_email_once_in_any_case")]
+        constraints = [CheckConstraint(condition=Q(email=Lower("email")), name="user_email_in_lower_case")]
 
     def __str__(self) -> str:
         return self.email
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.email = type(self).objects.normalize_email(self.email)
+        written = kwargs.get("update_fields")
+        with transaction.atomic(savepoint=False):
+            super().save(*args, **kwargs)
+            if written is None or "email" in written:
+                self._vouch_for_address()
+
+    def _vouch_for_address(self) -> None:
+        """Make the address the verified one, and the only one, that django-allauth knows of.
+
+        An administrator gave it, so nobody has to verify it.
+        Without this row a password reset leaves an unverified one, which bars a second factor for good.
+        """
+        from allauth.account.models import EmailAddress  # its models need this one first
+
+        EmailAddress.objects.filter(user=self).exclude(email=self.email).delete()
+        EmailAddress.objects.update_or_create(
+            user=self, email=self.email, defaults={"verified": True, "primary": True}
+        )
 
 
 class Team(models.Model):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Count, Q, QuerySet
 
@@ -86,6 +87,15 @@ def _rights_in(user: User, team: Team) -> frozenset[Action]:
         return rights(user, None)
     membership = Membership.objects.filter(user=user, team=team)
     return rights(user, membership.values_list("role", flat=True).first())
+
+
+def recovery_codes_left(user: User) -> int | None:
+    """How many recovery codes a person has left; None where two-factor authentication is off."""
+    factors = {each.type: each for each in Authenticator.objects.filter(user=user)}
+    if Authenticator.Type.TOTP not in factors:
+        return None
+    codes = factors.get(Authenticator.Type.RECOVERY_CODES)
+    return len(codes.wrap().get_unused_codes()) if codes else 0
 
 
 def keys_of(team: Team, now: datetime) -> list[KeyRow]:

@@ -28,7 +28,8 @@ FORMS_REMEMBERED = 20
 def account(request: HttpRequest) -> HttpResponse:
     """Who I am here, and the way to password and two-factor settings."""
     places = Membership.objects.filter(user=_me(request)).select_related("team").order_by("team__name")
-    return render(request, "accounts/account.html", {"memberships": places})
+    context = {"memberships": places, "recovery_codes_left": queries.recovery_codes_left(_me(request))}
+    return render(request, "accounts/account.html", context)
 
 
 @require_GET

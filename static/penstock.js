@@ -56,10 +56,11 @@
   const copy = async (button) => {
     const source = document.getElementById(button.dataset.copy);
     try {
-      await navigator.clipboard.writeText(source.textContent);
+      await navigator.clipboard.writeText(source.value ?? source.textContent);
       say(button, "Copied");
     } catch {
-      getSelection().selectAllChildren(source);
+      if (source.select) source.select();
+      else getSelection().selectAllChildren(source);
       say(button, "Selected");
     }
   };

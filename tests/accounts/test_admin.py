@@ -1,4 +1,7 @@
 import pytest
+from allauth.account.models import EmailAddress
+from django.contrib.auth import get_user
+from django.test import Client
 
 from accounts import keys, services
 from accounts.changes import change_number
@@ -24,6 +27,12 @@ def members(*rows: tuple[User, str], existing: int = 0) -> dict[str, object]:
     return form
 
 
+def new_person(email: str) -> dict[str, str]:
+    """What the form for a new person sends."""
+    password = "a fine long phrase 7"
+    return {"email": email, "password1": password, "password2": password, "usable_password": "true"}
+
+
 @pytest.mark.parametrize("page", [*(f"accounts/{name}/" for name in PAGES), "mfa/authenticator/", ""])
 def test_an_administrator_sees_the_lists(as_, ada, team, page):
     services.create_key(team, "web", ada)
@@ -36,27 +45,34 @@ def test_others_do_not(as_, alice, page):
 
 
 def test_a_person_is_made_with_an_address_and_a_password(as_, ada):
-    form = {
-        "email": "new@example.com",
-        "password1": "a fine long phrase 7",
-        "password2": "a fine long phrase 7",
-    }
     before = change_number()
-    response = as_(ada).post("/admin/accounts/user/add/", form | {"usable_password": "true"})
+    response = as_(ada).post("/admin/accounts/user/add/", new_person("new@example.com"))
     assert response.status_code == 302, text_of(response)
     assert User.objects.get(email="new@example.com").check_password("a fine long phrase 7")
     assert change_number() == before + 1
 
 
 def test_an_address_is_not_given_twice_in_another_case(as_, ada, alice):
-    form = {
-        "email": "ALICE@example.com",
-        "password1": "a fine long phrase 7",
-        "password2": "a fine long phrase 7",
-    }
-    response = as_(ada).post("/admin/accounts/user/add/", form | {"usable_password": "true"})
+    response = as_(ada).post("/admin/accounts/user/add/", new_person("ALICE@example.com"))
     assert response.status_code == 200
+    assert text_of(response).count("Somebody has this address already.") == 1
+    assert "Constraint" not in text_of(response)
     assert User.objects.filter(email__iexact="alice@example.com").count() == 1
+
+
+def test_a_person_made_with_a_capital_letter_can_sign_in(as_, ada):
+    as_(ada).post("/admin/accounts/user/add/", new_person("Grace@Example.com"))
+    browser = Client()
+    browser.post("/accounts/login/", {"login": "Grace@Example.com", "password": "a fine long phrase 7"})
+    assert get_user(browser) == User.objects.get(email="grace@example.com")
+
+
+def test_an_address_is_changed_and_still_vouched_for(as_, ada, alice):
+    form = {"email": "Alice@Example.org", "is_active": "on"}
+    response = as_(ada).post(f"/admin/accounts/user/{alice.pk}/change/", form)
+    assert response.status_code == 302, text_of(response)
+    vouched_for = EmailAddress.objects.get(user=alice)
+    assert (vouched_for.email, vouched_for.verified, vouched_for.primary) == ("alice@example.org", True, True)
 
 
 def test_a_person_page_shows_no_password_hash(as_, ada, alice):

@@ -11,7 +11,7 @@ from allauth.mfa.models import Authenticator
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.core import mail
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import NoReverseMatch, get_resolver, reverse
 
 from accounts.models import User
@@ -92,6 +92,13 @@ def test_right_password_signs_in(alice):
     assert get_user(client) == alice
 
 
+def test_an_administrator_with_a_capital_letter_signs_in(db):
+    grace = User.objects.create_superuser("Grace@Example.com", PASSWORD)
+    client, _ = sign_in("Grace@Example.com")
+    assert get_user(client) == grace
+    assert client.get("/admin/").status_code == 200
+
+
 def test_after_sign_in_one_is_where_one_wanted_to_go(alice):
     client = Client()
     page = client.get("/keys/", follow=True)
@@ -123,12 +130,25 @@ def test_an_inactive_account_does_not_get_in(alice):
     assert not get_user(client).is_authenticated
 
 
+def wrong_passwords_until_told_to_wait(email: str) -> int:
+    """How many wrong passwords are looked at before the door closes; forty at most."""
+    for number in range(40):
+        if "Too many" in text_of(sign_in(email, "wrong")[1]):
+            return number
+    return 40
+
+
 def test_guessing_a_password_is_slowed_down(alice):
-    for _ in range(5):
-        sign_in(alice.email, "wrong")
+    assert wrong_passwords_until_told_to_wait(alice.email) <= 10
     client, response = sign_in(alice.email)
     assert not get_user(client).is_authenticated
     assert "Too many failed login attempts" in text_of(response)
+
+
+def test_guessing_from_elsewhere_does_not_lock_a_person_out(alice):
+    wrong_passwords_until_told_to_wait(alice.email)
+    client, _ = sign_in(alice.email, client=Client(REMOTE_ADDR="192.0.2.7"))
+    assert get_user(client) == alice
 
 
 def test_a_flood_of_tries_gets_a_page_of_ours(alice):
@@ -164,7 +184,7 @@ def test_a_password_is_changed_and_other_browsers_are_signed_out(alice):
     here, _ = sign_in(alice.email)
     elsewhere, _ = sign_in(alice.email)
     form = {"oldpassword": PASSWORD, "password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
-    here.post("/accounts/password/change/", form)
+    assert here.post("/accounts/password/change/", form)["Location"] == "/account/"
     assert get_user(here).is_authenticated
     assert elsewhere.get("/keys/").status_code == 302
     assert get_user(sign_in(alice.email, NEW_PASSWORD)[0]).is_authenticated
@@ -180,10 +200,13 @@ def test_a_weak_password_is_refused(alice):
 
 def test_a_forgotten_password_is_reset_by_mail(alice):
     client = Client()
-    response = client.post("/accounts/password/reset/", {"email": alice.email}, follow=True)
+    with override_settings(PUBLIC_URL="https://gateway.example.com"):
+        response = client.post("/accounts/password/reset/", {"email": alice.email}, follow=True)
     assert "The link is on its way" in text_of(response)
 
-    link = re.search(r"http://testserver(/accounts/password/reset/key/\S+)", mail.outbox[0].body)[1]
+    link = re.search(r"https://gateway\.example\.com(/accounts/password/reset/key/\S+)", mail.outbox[0].body)[
+        1
+    ]
     page = client.get(link, follow=True)
     assert inline_parts(text_of(page)) == []
     assert "Choose a new password" in text_of(page)
@@ -192,6 +215,23 @@ def test_a_forgotten_password_is_reset_by_mail(alice):
     assert "Your password is changed" in text_of(done)
     assert get_user(sign_in(alice.email, NEW_PASSWORD)[0]).is_authenticated
     assert "does not work any more" in text_of(Client().get(link, follow=True))
+
+
+@override_settings(PUBLIC_URL="https://gateway.example.com", ALLOWED_HOSTS=["localhost"])
+def test_mail_has_nothing_from_the_host_header(alice):
+    Client(HTTP_HOST="localhost:6666").post("/accounts/password/reset/", {"email": alice.email})
+    (message,) = mail.outbox
+    assert message.subject == "Penstock: Reset your password"
+    assert "https://gateway.example.com/accounts/password/reset/key/" in message.body
+    assert "localhost" not in message.body
+    assert message.body.endswith("Penstock\nhttps://gateway.example.com")
+
+
+def test_a_reset_that_a_stranger_asked_for_bars_nobody_from_a_second_factor(alice):
+    Client().post("/accounts/password/reset/", {"email": alice.email})
+    client, _ = sign_in(alice.email)
+    turn_on_totp(client)
+    assert Authenticator.objects.filter(user=alice, type="totp").exists()
 
 
 def test_a_reset_does_not_tell_who_has_an_account(alice):
@@ -246,6 +286,49 @@ def test_recovery_codes_are_shown_to_be_kept(alice):
     page = text_of(client.get("/accounts/2fa/recovery-codes/"))
     assert all(code in page for code in recovery_codes(alice))
     assert 'data-copy="recovery-codes"' in page
+
+
+def test_the_account_page_says_whether_a_second_factor_is_on(alice):
+    client, _ = sign_in(alice.email)
+    assert ">Off</span>" in text_of(client.get("/account/"))
+    turn_on_totp(client)
+    page = text_of(client.get("/account/"))
+    assert ">On</span>" in page
+    assert "10 recovery codes are left" in page
+
+
+def test_the_authenticator_secret_can_be_selected_and_copied(alice):
+    client, _ = sign_in(alice.email)
+    confirm_password(client)
+    page = text_of(client.get("/accounts/2fa/totp/activate/"))
+    field = re.search(r'<input[^>]*id="authenticator_secret"[^>]*>', page)[0]
+    assert "readonly" in field
+    assert "disabled" not in field
+    assert 'data-copy="authenticator_secret"' in page
+
+
+@pytest.mark.parametrize(
+    ("path", "ours", "theirs"),
+    [
+        ("/accounts/login/", "Remember me", "Remember Me"),
+        ("/accounts/password/change/", "New password (again)", "New Password"),
+        ("/accounts/password/change/", "Change password", "Change Password"),
+        ("/accounts/2fa/", "Two-factor authentication", "Two-Factor Authentication"),
+        ("/accounts/2fa/totp/activate/", "Authenticator app", "Authenticator App"),
+        ("/accounts/2fa/recovery-codes/generate/", "Recovery codes", "Recovery Codes"),
+        ("/accounts/logout/", "Sign out", "Sign Out"),
+        ("/accounts/reauthenticate/", "Confirm that it is you", "Confirm Access"),
+    ],
+)
+def test_pages_are_written_in_sentence_case(alice, path, ours, theirs):
+    client = Client()
+    if path != "/accounts/login/":
+        sign_in(alice.email, client=client)
+        if path != "/accounts/reauthenticate/":
+            turn_on_totp(client) if "recovery" in path else confirm_password(client)
+    page = text_of(client.get(path))
+    assert ours in page
+    assert theirs not in page
 
 
 def test_the_admin_signs_in_by_the_same_door(ada):

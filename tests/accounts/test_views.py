@@ -203,6 +203,7 @@ class TestRevoking:
     def test_asks_first(self, as_, key, alice):
         page = text_of(as_(alice).get(f"/keys/{key.pk}/revoke/"))
         assert "Revoke web?" in page
+        assert "streams" not in page
         key.refresh_from_db()
         assert key.revoked_at is None
 
@@ -287,6 +288,11 @@ class TestTeams:
         response = as_(alice).post("/teams/search/", {"email": email, "role": "viewer"})
         assert response.status_code == 422
         assert sentence in text_of(response)
+
+    def test_show_an_administrator_the_way_to_a_new_account(self, as_, team, alice, ada):
+        form, way = {"email": "nobody@example.com", "role": "viewer"}, 'href="/admin/accounts/user/add/"'
+        assert way in text_of(as_(ada).post("/teams/search/", form))
+        assert way not in text_of(as_(alice).post("/teams/search/", form))
 
     def test_change_a_role(self, as_, team, alice, bob):
         as_(alice).post(f"/teams/search/members/{bob.pk}/role/", {"role": "owner"})
