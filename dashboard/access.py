@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
@@ -54,10 +55,15 @@ class OneLine(logging.Formatter):
 
 
 class WithoutTraceback(logging.Filter):
-    """For what strangers cause at will: one line each, not a page."""
+    """For what strangers cause at will: one line each, not a page. From `below` on records are left whole."""
+
+    def __init__(self, below: int = logging.CRITICAL) -> None:
+        super().__init__()
+        self.below = below
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.exc_info = record.exc_text = None
+        if record.levelno < self.below:
+            record.exc_info = record.exc_text = None
         return True
 
 
@@ -69,13 +75,38 @@ def page_facts(request: HttpRequest) -> dict[str, object]:
     """For the templates: whether what is shown may be simulated, and a model name that can be called."""
     if not request.user.is_authenticated:
         return {}
-    return {"simulated": _is_simulated(), "example_model_name": _example_model_name}
+    return {"simulated": _is_simulated(request), "example_model_name": _example_model_name}
 
 
-def _is_simulated() -> bool:
+def admin_label(request: HttpRequest) -> list[str] | None:
+    """The band of the operator pages, which have a base template of their own: its text and its colour."""
+    return ["Simulated", "warning"] if request.user.is_authenticated and _is_simulated(request) else None
+
+
+def admin_sidebar(request: HttpRequest) -> list[dict[str, object]]:
+    """The way back to the live page, then every table that the operator may see."""
+    from django.contrib.admin import site  # as below: not before the apps are loaded
+
+    live = {"title": "Live", "link": "/", "icon": "monitoring", "active": False}
+    return [{"items": [live]}, *map(_sidebar_group, site.get_app_list(request))]
+
+
+def _sidebar_group(app: dict[str, Any]) -> dict[str, object]:
+    tables = [each for each in app["models"] if each["admin_url"]]
+    return {
+        "title": app["name"],
+        "items": [{"title": each["name"], "link": each["admin_url"]} for each in tables],
+    }
+
+
+def _is_simulated(request: HttpRequest) -> bool:
+    """Asked once a request, however many templates want to know."""
     from gateway.models import Provider  # the formatter above is needed before the apps are loaded
 
-    return Provider.objects.filter(simulated=True, enabled=True).exists()
+    if "penstock.simulated" not in request.META:
+        found = Provider.objects.filter(simulated=True, enabled=True).exists()
+        request.META["penstock.simulated"] = found
+    return bool(request.META["penstock.simulated"])
 
 
 def _example_model_name() -> str:

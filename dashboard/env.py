@@ -116,12 +116,34 @@ def _is_mail_url(raw: str) -> bool:
         return False
 
 
+def _public_url(raw: str) -> str:
+    url = raw.rstrip("/")
+    if not _is_origin(url):
+        raise WrongSetting(
+            "must be http:// or https:// and a host, such as https://llm.example.com, with nothing after it"
+        )
+    return url
+
+
+def _is_origin(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        netloc, _ = parts.netloc, parts.port
+    except ValueError:  # a bracket left open, a port that is no number
+        return False
+    is_bare = url == f"{parts.scheme}://{netloc}" and url.isprintable()
+    return (
+        parts.scheme in ("http", "https") and bool(parts.hostname) and is_bare and not set(netloc) & set(" @")
+    )
+
+
 def _path(raw: str) -> Path:
     return Path(raw).expanduser().resolve()
 
 
-def _setting(default: Any, read: Callable[[str], Any], doc: str) -> Any:
-    return _field(default=default, metadata={"read": read, "doc": doc})
+def _setting(default: Any, read: Callable[[str], Any], doc: str, *, shown: bool = True) -> Any:
+    """`shown` is False for what must not be printed: Django's debug pages print settings whole."""
+    return _field(default=default, repr=shown, metadata={"read": read, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +152,9 @@ class Env:
 
     host: str = _setting("localhost", _text, "Address to listen on.")
     port: int = _setting(8000, _integer(1, 65535), "Port to listen on.")
+    public_url: str = _setting(
+        "", _public_url, "Address that people open, also from links in mail; where absent, http://HOST:PORT."
+    )
     var_dir: Path = _setting(
         BASE_DIR / "var",
         _path,
@@ -142,19 +167,25 @@ class Env:
     log_level: str = _setting(
         "INFO", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "How much is logged to standard error."
     )
-    secret_key: str = _setting("", _text, "Signs sessions; generated into VAR_DIR/secrets where absent.")
+    secret_key: str = _setting(
+        "", _text, "Signs sessions; generated into VAR_DIR/secrets where absent.", shown=False
+    )
     key_peppers: tuple[str, ...] = _setting(
-        (), _words, "Peppers of API key digests, newest first; generated into VAR_DIR/secrets where absent."
+        (),
+        _words,
+        "Peppers of API key digests, newest first; generated into VAR_DIR/secrets where absent.",
+        shown=False,
     )
     credential_keys: tuple[str, ...] = _setting(
         (),
         _fernet_keys,
         "Fernet keys of provider credentials, newest first; generated into VAR_DIR/secrets where absent.",
+        shown=False,
     )
     allowed_hosts: tuple[str, ...] = _setting(
         ("localhost", "127.0.0.1", "[::1]"),
         _words,
-        "Host names that browsers and programs may use, comma-separated.",
+        "Host names at which pages and sockets answer, comma-separated; /v1 takes any well-formed one.",
     )
     secure_cookies: bool = _setting(
         False, _flag, "Cookies with the __Host- prefix, for HTTPS only; turn on behind TLS."
@@ -163,6 +194,7 @@ class Env:
         "",
         _mail_url,
         "smtp://user:password@host:587 or smtps://…; where absent, mail is written to VAR_DIR/mail.",
+        shown=False,
     )
     email_from: str = _setting("penstock@localhost", _text, "Sender of mail.")
     ledger_currency: str = _setting("USD", _currency, "Currency of the books; fixed at the first start.")
@@ -239,6 +271,13 @@ def _check_together(env: Env) -> None:
 def _is_plain(secret_key: str) -> bool:
     """Too short, too regular, or the one that Django puts into a new project."""
     return len(secret_key) < 32 or len(set(secret_key)) < 8 or secret_key.startswith("django-insecure-")
+
+
+def address(host: str, port: int) -> str:
+    """Where a browser on this machine finds a server that listens on `host`."""
+    if host in ("0.0.0.0", "::", ""):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def own_folder(path: Path) -> Path:

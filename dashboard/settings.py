@@ -1,5 +1,6 @@
 """Django's settings, made from `env.Env`."""
 
+import logging as _logging
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ except OSError as why:
 BASE_DIR: Path = _env.BASE_DIR
 DEBUG = ENV.debug
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
+PUBLIC_URL = ENV.public_url or _env.address(ENV.host, ENV.port)
 LEDGER_CURRENCY = ENV.ledger_currency
 
 INSTALLED_APPS = [
@@ -102,6 +104,9 @@ ACCOUNT_ADAPTER = "accounts.adapter.ClosedSignup"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "Penstock: "
+# Guesses are held off by the address they come from: ten wrong passwords a minute, whoever is meant.
+# A person's own limit is far above it, so that a stranger's few wrong guesses lock nobody out.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,100/300s/key"}
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 900
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
@@ -132,6 +137,23 @@ UNFOLD = {
     "SITE_HEADER": "Penstock",
     "SITE_ICON": lambda request: _ICON,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: _ICON}],
+    "ENVIRONMENT": "dashboard.access.admin_label",
+    "SIDEBAR": {"navigation": "dashboard.access.admin_sidebar"},
+    "COLORS": {  # tints and shades of --accent in static/penstock.css
+        "primary": {
+            "50": "#f1f7fc",
+            "100": "#e4f0f9",
+            "200": "#c3def2",
+            "300": "#8fc3e7",
+            "400": "#54a3d8",
+            "500": "#2585c1",
+            "600": "#0e6ba8",
+            "700": "#0a5788",
+            "800": "#0b4970",
+            "900": "#0d3d5d",
+            "950": "#08273d",
+        }
+    },
 }
 
 STATIC_URL = "/static/"
@@ -157,8 +179,14 @@ LOGGING = {
     "formatters": {
         "line": {"()": "dashboard.access.OneLine", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
     },
-    "filters": {"without_traceback": {"()": "dashboard.access.WithoutTraceback"}},
+    "filters": {
+        "without_traceback": {"()": "dashboard.access.WithoutTraceback"},
+        "without_traceback_below_error": {"()": "dashboard.access.WithoutTraceback", "below": _logging.ERROR},
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "loggers": {"django.security.DisallowedHost": {"filters": ["without_traceback"]}},
+    "loggers": {
+        "django.security.DisallowedHost": {"filters": ["without_traceback"]},
+        "django.request": {"filters": ["without_traceback_below_error"]},  # 4xx; a 500 keeps its own
+    },
     "root": {"handlers": ["stderr"], "level": ENV.log_level},
 }

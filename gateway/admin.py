@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from accounts.admin import NotedAdmin
 from gateway import services
-from gateway.inputs import Unusable, clean_base_url, clean_credential, clean_name
+from gateway.inputs import Unusable, clean_base_url, clean_credential, clean_name, origin
 from gateway.models import Attempt, Credential, Entry, Price, Provider, Route, Target
 
 NANOS = 10**9
@@ -79,7 +79,17 @@ class ProviderForm(ProviderModelForm):
             and self.cleaned_data.get("env_var")
         ):
             raise ValidationError("Give a credential or the name of a variable, not both.")
+        if self._would_take_the_credential_along():
+            raise ValidationError("The address changed: enter the credential again.")
         return cleaned
+
+    def _would_take_the_credential_along(self) -> bool:
+        """To whoever answers at a new address: what was never to be shown would be sent there."""
+        replaced = self.cleaned_data.get("secret") or "env_var" in self.changed_data
+        base_url = self.cleaned_data.get("base_url")
+        if replaced or not base_url or not _credential_of(self.instance).encrypted:
+            return False
+        return origin(base_url) != origin(self.instance.base_url)
 
 
 @admin.register(Provider)
@@ -193,23 +203,26 @@ class RouteAdmin(NotedAdmin):
         return ", ".join(f"{each.provider.slug}/{each.upstream_model}" for each in route.targets.all())
 
 
+class AmountField(forms.DecimalField):
+    """An amount of the ledger currency, down to the nano-unit."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            min_value=0,
+            max_value=Decimal(services.MAX_PRICE_NANOS) / NANOS,
+            decimal_places=9,
+            widget=UnfoldAdminTextInputWidget(),
+            error_messages={"max_value": services.PRICE_TOO_HIGH},
+            **options,
+        )
+
+
 class PriceForm(PriceModelForm):
     """A price as people write it: in the ledger currency per million tokens."""
 
-    input = forms.DecimalField(
-        min_value=0, max_digits=18, decimal_places=9, widget=UnfoldAdminTextInputWidget()
-    )
-    cached_input = forms.DecimalField(
-        min_value=0,
-        max_digits=18,
-        decimal_places=9,
-        required=False,
-        widget=UnfoldAdminTextInputWidget(),
-        help_text="Left empty: as any input.",
-    )
-    output = forms.DecimalField(
-        min_value=0, max_digits=18, decimal_places=9, widget=UnfoldAdminTextInputWidget()
-    )
+    input = AmountField()
+    cached_input = AmountField(required=False, help_text="Left empty: as any input.")
+    output = AmountField()
 
     class Meta:
         model = Price
@@ -269,18 +282,38 @@ class OnlyToLookAt:
 class AttemptInline(OnlyToLookAt, TabularInline):  # type: ignore[misc]
     model = Attempt
     extra = 0
-    fields = ["attempt_no", "provider", "upstream_model", "outcome", "status", "latency_us", "cost_nanos"]
+    fields = ["attempt_no", "provider", "upstream_model", "outcome", "status", "latency", "cost"]
+    readonly_fields = ["latency", "cost"]
+
+    @admin.display(description="latency")
+    def latency(self, attempt: Attempt) -> str:
+        return _milliseconds(attempt.latency_us)
+
+    @admin.display(description="cost")
+    def cost(self, attempt: Attempt) -> str:
+        return _money(attempt.cost_nanos)
 
 
 @admin.register(Entry)
 class EntryAdmin(OnlyToLookAt, ModelAdmin):  # type: ignore[misc]
     """Calls on the books, the latest first."""
 
-    list_display = ["call_id", "ended_at", "team", "route", "outcome", "status", "latency_us", "cost_nanos"]
+    list_display = [
+        *("call_id", "ended_at", "team", "route", "outcome", "status", "latency", "cost", "simulated")
+    ]
+    list_filter = ["simulated"]
     list_select_related = ["team"]
     list_per_page = 50
     show_full_result_count = False  # a count reads every entry
     inlines = [AttemptInline]
+
+    @admin.display(description="latency", ordering="latency_us")
+    def latency(self, entry: Entry) -> str:
+        return _milliseconds(entry.latency_us)
+
+    @admin.display(description="cost", ordering="cost_nanos")
+    def cost(self, entry: Entry) -> str:
+        return _money(entry.cost_nanos)
 
 
 def _usable(clean: Any, raw: str, what: str) -> str:
@@ -294,6 +327,10 @@ def _usable(clean: Any, raw: str, what: str) -> str:
 
 def _nanos(amount: Decimal) -> int:
     return int((amount * NANOS).to_integral_value(ROUND_HALF_UP))
+
+
+def _milliseconds(microseconds: int) -> str:
+    return f"{microseconds / 1000:.1f} ms"
 
 
 def _money(nanos: int) -> str:

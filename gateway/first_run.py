@@ -6,7 +6,7 @@ Prints nothing: what was done, and what is to be shown once, is handed back.
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.contrib.auth.password_validation import validate_password
@@ -47,11 +47,15 @@ class Administrator:
 
 @dataclass(slots=True)
 class SetUp:
-    """What set-up did. `administrator` and `api_key` are there only in the run that made them."""
+    """What set-up did. `administrator` and `api_key` are there only in the run that made them.
+
+    `sign_in` is the address of an administrator who may sign in; empty where all were switched off.
+    """
 
     administrator: Administrator | None = None
     api_key: str | None = field(default=None, repr=False)
     sentences: list[str] = field(default_factory=list)
+    sign_in: str = ""
     changed: bool = False
 
 
@@ -68,11 +72,12 @@ def set_up(environ: Mapping[str, str], currency: str, simulator_url: Callable[[]
             _make_accounts(administrator(environ), done)
         if not found and not Provider.objects.exists():
             found = [presets.simulator(simulator_url())]
-        for each in found:
-            _register(each, currency, done)
+        fresh = [each.slug for each in found if _register(each, currency, done)]
         _name_missing_credentials(environ, done)
-        if not done.changed:
-            _remind_of_simulator(done)
+        _say_who_answers(environ, fresh, done)
+        _remind_of_simulator(done)
+        admin = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
+        done.sign_in = admin.email if admin else ""
     return done
 
 
@@ -119,21 +124,26 @@ def _make_accounts(who: Administrator, done: SetUp) -> None:
     done.administrator, done.changed = who, True
 
 
-def _register(wanted: Registration, currency: str, done: SetUp) -> None:
-    """Add a provider that is not there yet; to the OPENAI_COMPATIBLE_* one also new model names."""
+def _register(wanted: Registration, currency: str, done: SetUp) -> bool:
+    """Add a provider that is not there yet; to the OPENAI_COMPATIBLE_* one also new model names.
+
+    Whether the provider is new, and so was said to answer.
+    """
     provider = Provider.objects.filter(slug=wanted.slug).first()
+    is_new = provider is None
     if provider is None:
         provider = _add_provider(wanted, done)
         fresh = wanted.routes
     elif wanted.slug == presets.COMPATIBLE:
         fresh = _newly_asked_for(wanted, provider, done)
     else:
-        return
+        return False
     targets = [_add_target(each, wanted, provider, currency) for each in fresh]
     if fresh:
         done.changed = True
         done.sentences.append(_registered(wanted, fresh))
         done.sentences.extend(_without_price(targets, currency))
+    return is_new
 
 
 def _add_provider(wanted: Registration, done: SetUp) -> Provider:
@@ -219,21 +229,55 @@ _FATES = {
 }
 
 
+def _say_who_answers(environ: Mapping[str, str], said: list[str], done: SetUp) -> None:
+    """Each provider that calls go to now, but for those that were `said`; or that there is none."""
+    usable = [each for each in _targets() if _is_usable(each, environ)]
+    names: dict[Provider, list[str]] = {}
+    for each in usable:
+        names.setdefault(each.provider, []).append(each.route.model_name)
+    for provider, model_names in names.items():
+        if provider.slug not in said:
+            who = (
+                "Answers are simulated and labelled so, for"
+                if provider.simulated
+                else f"{provider} answers to"
+            )
+            done.sentences.append(f"{who} {', '.join(dict.fromkeys(model_names))}.")
+    if not usable:
+        done.sentences.append(
+            "No model name is served now: set a provider key, or switch the simulator on "
+            "at /admin/gateway/provider/, and start again."
+        )
+
+
+def _targets() -> Iterable[Target]:
+    """Those that are switched on, with all that it takes, in the order they were made."""
+    found = Target.objects.filter(enabled=True, provider__enabled=True, route__enabled=True)
+    return found.select_related("route", "provider__credential").prefetch_related("prices").order_by("pk")
+
+
+def _is_usable(target: Target, environ: Mapping[str, str]) -> bool:
+    """Whether a call could go there: with its credential, and with a price where the route wants one."""
+    credential: Credential | None = getattr(target.provider, "credential", None)
+    is_priced = target.prices.all() or target.route.unpriced == Route.Unpriced.ALLOWED
+    return bool(is_priced) and (credential is None or _is_there(credential, environ))
+
+
+def _is_there(credential: Credential, environ: Mapping[str, str]) -> bool:
+    return bool(credential.encrypted or environ.get(credential.env_var, "").strip())
+
+
 def _remind_of_simulator(done: SetUp) -> None:
     enabled = Provider.objects.filter(enabled=True)
-    if not enabled.filter(simulated=True).exists():
-        return
-    if enabled.filter(simulated=False).exists():
+    if enabled.filter(simulated=True).exists() and enabled.filter(simulated=False).exists():
         done.sentences.append("Some answers may be simulated: a simulated provider is switched on.")
-    else:
-        done.sentences.append("Answers are simulated and labelled so.")
 
 
 def _name_missing_credentials(environ: Mapping[str, str], done: SetUp) -> None:
     for each in (
         Credential.objects.exclude(env_var="").filter(provider__enabled=True).select_related("provider")
     ):
-        if not environ.get(each.env_var, "").strip():
+        if not _is_there(each, environ):
             done.sentences.append(
                 f"{each.env_var} is not set any more, so {each.provider.name} is left out until it is."
             )

@@ -37,6 +37,12 @@ def clean_credential(raw: str, what: str) -> str:
     return credential
 
 
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of a clean base URL: who is spoken to, whatever the path."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def clean_base_url(raw: str, what: str) -> str:
     """An http or https address without its closing slash. Raises Unusable, which does not repeat it."""
     url = clean_name(raw, what)

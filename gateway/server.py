@@ -3,11 +3,14 @@
 A stop is one thing, however it is asked for (SIGTERM, Ctrl-C, a closed terminal):
 every worker hears SIGUSR1, which starts its drain, then Granian's own graceful stop;
 whatever is left five seconds after the drain's deadline is killed.
+Ctrl-C during the drain kills at once; what was open is booked at the next start.
 How a worker drains is left to `lifespan.py`.
 """
 
+import contextlib
 import ctypes
 import fcntl
+import logging
 import math
 import os
 import resource
@@ -145,6 +148,7 @@ class Server(MPServer):
     """One worker, started again when it dies, and stopped in order.
 
     `serve()` returns when the last worker has gone.
+    Raises KeyboardInterrupt where a second Ctrl-C ended it.
     """
 
     def __init__(self, listener: socket.socket, drain_s: float, target: str = TARGET) -> None:
@@ -166,17 +170,33 @@ class Server(MPServer):
         )
         self._listener = listener
         self._home = os.getpid()
+        self._drain_s = drain_s
+        self._cut_short = False
         self._hangups_count = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup
 
     def serve(self, *_: Any, **__: Any) -> None:
+        logging.getLogger("_granian").addFilter(_in_our_words)
         super().serve(target_loader=partial(_load_in_worker, os.getpid()))
+        if self._cut_short:
+            raise KeyboardInterrupt
 
-    def signal_handler_interrupt(self, *_: Any) -> None:
+    def signal_handler_interrupt(self, number: int = signal.SIGTERM, *_: Any) -> None:
         if os.getpid() != self._home:  # a worker just forked has this handler until it puts its own in place
             os._exit(0)
+        if not self.interrupt_signal:
+            _say_that_it_stops(self._drain_s, number)
+        elif number == signal.SIGINT:
+            self._kill()
+            return
         for worker in self.wrks:
             _ask_to_drain(worker)
         super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
+
+    def _kill(self) -> None:
+        self._cut_short = True
+        for worker in self.wrks:
+            if worker.inner.is_alive():
+                worker.inner.kill()
 
     def signal_handler_reload(self, *_: Any) -> None:
         """A closed terminal is a stop: two overlapping workers would need counters in common."""
@@ -192,6 +212,22 @@ class Server(MPServer):
         super()._respawn_workers(*args, **kwargs)
         if self.interrupt_signal:  # it came while the event was being cleared, and would be waited for again
             self.main_loop_interrupt.set()
+
+
+def _say_that_it_stops(drain_s: float, number: int) -> None:
+    """Written past Python's buffers, which a signal may have caught in the middle of a write."""
+    again = " Ctrl-C again ends them now." if number == signal.SIGINT else ""
+    with contextlib.suppress(OSError):  # a closed terminal hears nothing any more
+        os.write(2, f"Stopping; open streams have up to {drain_s:g} s.{again}\n".encode())
+
+
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Granian blames a worker that a slow client held up; say what is so."""
+    if str(record.msg).startswith("Killing worker-"):
+        record.msg = (
+            f"the worker had not ended {KILL_AFTER_DRAIN_S} s after the drain's deadline and is killed"
+        )
+    return True
 
 
 def _ask_to_drain(worker: WorkerProcess) -> None:

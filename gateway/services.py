@@ -14,6 +14,10 @@ from gateway import credentials
 from gateway.inputs import Unusable, clean_base_url, clean_name
 from gateway.models import Credential, LedgerCurrency, Price, Provider, Route, Target
 
+MAX_PRICE_NANOS = 10**15
+"""At this price a billion tokens cost 10**18, which the ledger's 64-bit columns still hold."""
+PRICE_TOO_HIGH = "A price is at most 1,000,000 for a million tokens."
+
 
 class WrongCurrency(Exception):
     """The books are in another currency than the configured one; the message says what would help."""
@@ -142,8 +146,11 @@ def add_price(
 ) -> Price:
     """A dated price in whole nano-units of the ledger currency per million tokens.
 
-    Raises IntegrityError for a negative one, or where the target has one from that moment.
+    Raises Unusable for one above MAX_PRICE_NANOS,
+    IntegrityError for a negative one, or where the target has one from that moment.
     """
+    if max(input_nanos, cached_input_nanos, output_nanos) > MAX_PRICE_NANOS:
+        raise Unusable(PRICE_TOO_HIGH)
     note_change()
     return Price.objects.create(
         target=target,
@@ -166,8 +173,15 @@ def names_of(route: Route) -> set[str]:
 
 
 def clean_variable(raw: str) -> str:
-    """The name of an environment variable. Raises Unusable."""
+    """The name of an environment variable with an API key. Raises Unusable.
+
+    Its value is sent to a provider, so a name that may be another secret's, such as SECRET_KEY, is refused.
+    """
     name = raw.strip()
-    if not (name.isascii() and name.isidentifier()) or len(name) > 100:
-        raise Unusable("The name of an environment variable has only letters, digits and underscores.")
+    is_name = name.isascii() and name.isidentifier() and len(name) <= 100
+    if not is_name or not name.endswith("_API_KEY"):
+        raise Unusable(
+            "The name of an environment variable has only letters, digits and underscores, "
+            "and ends in _API_KEY."
+        )
     return name

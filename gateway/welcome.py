@@ -9,13 +9,6 @@ WIDTH = 78
 FIRST_QUESTION = "Say hello in five words."
 
 
-def address(host: str, port: int) -> str:
-    """Where a browser on this machine finds a server that listens on `host`."""
-    if host in ("0.0.0.0", "::", ""):
-        host = "localhost"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def welcome(url: str, done: SetUp, model_name: str, drain_s: float) -> str:
     """Everything an operator needs now; the password and the API key only in the run that made them."""
     parts = ["Penstock is at your service.", _facts(url, done)]
@@ -51,6 +44,9 @@ def _facts(url: str, done: SetUp) -> str:
         )
         once = "   (shown only now)" if done.administrator.generated else ""
         lines += [f"  Sign in    {done.administrator.email}", f"  Password   {password}{once}"]
+    elif done.sign_in:
+        lost = f"`.venv/bin/python manage.py changepassword {done.sign_in}` if it is lost"
+        lines += [f"  Sign in    {done.sign_in}", f"  Password   {lost}"]
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ FIRST_RUN = {
 NAMED_ELSEWHERE = {
     ("dashboard/env.py", "name"),  # the fields of Env
     ("gateway/presets.py", "name"),  # presets.VARIABLES
-    ("gateway/first_run.py", "each.env_var"),  # whatever a credential refers to
+    ("gateway/first_run.py", "credential.env_var"),  # whatever a credential refers to
     ("gateway/credentials.py", "name"),  # the same
 }
 

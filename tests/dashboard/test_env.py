@@ -5,7 +5,7 @@ import stat
 import pytest
 from cryptography.fernet import Fernet
 
-from dashboard.env import WrongSetting, kept_credential_key, kept_secret, load, own_folder
+from dashboard.env import WrongSetting, address, kept_credential_key, kept_secret, load, own_folder
 
 KEY, OLDER = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 
@@ -91,3 +91,49 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o750)
 
     assert mode_of(own_folder(tmp_path)) == 0o750
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:8000"),
+        ("0.0.0.0", "http://localhost:8000"),
+        ("::", "http://localhost:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("gateway.example.com", "http://gateway.example.com:8000"),
+    ],
+)
+def test_the_address_is_one_that_a_browser_here_can_open(host, url):
+    assert address(host, 8000) == url
+
+
+@pytest.mark.parametrize("url", ["https://llm.example.com", "http://10.0.0.7:8000", "https://[::1]:8443"])
+def test_a_public_address_is_taken_without_its_closing_slash(url):
+    assert load({"PUBLIC_URL": url}).public_url == url
+    assert load({"PUBLIC_URL": f"{url}/"}).public_url == url
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "llm.example.com",
+        "ftp://llm.example.com",
+        "https://",
+        "https://llm.example.com/penstock",
+        "https://llm.example.com?x=1",
+        "https://me@llm.example.com",
+        "https://llm.example.com:port",
+        "https://llm example.com",
+    ],
+)
+def test_a_public_address_that_cannot_be_one_is_refused(wrong):
+    assert refusal(PUBLIC_URL=wrong).startswith("PUBLIC_URL must be http:// or https:// and a host")
+
+
+def test_printing_the_settings_shows_no_secret():
+    pepper, mail = "p" * 32, "smtp://alice:hush@mail.example.com"
+    env = load({"SECRET_KEY": f"{KEY}x", "KEY_PEPPERS": pepper, "CREDENTIAL_KEYS": OLDER, "EMAIL_URL": mail})
+
+    for secret in (KEY, pepper, OLDER, "hush"):
+        assert secret not in repr(env)
+    assert "port=8000" in repr(env)

@@ -1,3 +1,4 @@
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -101,6 +102,33 @@ def test_a_credential_may_be_left_in_the_environment_or_forgotten(operator, prov
 
 
 @pytest.mark.parametrize(
+    "address", ["https://other.example/v1", "http://acme.example/v1", "https://acme.example:8443/v1"]
+)
+def test_a_kept_credential_does_not_go_along_to_another_address(operator, provider, address):
+    services.keep_credential(provider, "sk-kept", settings.CREDENTIAL_KEYS)
+    url = f"{PROVIDERS}{provider.pk}/change/"
+
+    page = operator.post(url, a_provider(base_url=address))
+
+    assert "The address changed: enter the credential again." in refusal(page)
+    assert Provider.objects.get().base_url == "https://acme.example/v1"
+
+    assert operator.post(url, a_provider(base_url=address, secret="sk-new")).status_code == 302
+    assert Provider.objects.get().base_url == address
+    assert credential() == "sk-new"
+
+
+def test_a_kept_credential_goes_along_to_another_path_of_the_same_address(operator, provider):
+    services.keep_credential(provider, "sk-kept", settings.CREDENTIAL_KEYS)
+    page = operator.post(
+        f"{PROVIDERS}{provider.pk}/change/", a_provider(base_url="https://ACME.example:443/v2")
+    )
+
+    assert page.status_code == 302
+    assert credential() == "sk-kept"
+
+
+@pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
         ({"base_url": "ftp://acme.example/v1"}, "must begin with http:// or https://"),
@@ -108,6 +136,7 @@ def test_a_credential_may_be_left_in_the_environment_or_forgotten(operator, prov
         ({"base_url": "https://acme.example/v1\r\nX: y"}, "control character"),
         ({"secret": "sk-one\r\nX-Evil: 1"}, "that a credential cannot have"),
         ({"env_var": "NOT A NAME"}, "only letters, digits and underscores"),
+        ({"env_var": "SECRET_KEY"}, "ends in _API_KEY"),
         ({"env_var": "ACME_API_KEY", "secret": "sk"}, "not both"),
     ],
 )
@@ -180,6 +209,17 @@ def test_a_price_is_written_in_money_and_kept_in_nano_units(operator, target):
     assert "0.000000001 USD" in listed
 
 
+@pytest.mark.parametrize("field", ["input", "cached_input", "output"])
+def test_a_price_that_no_ledger_could_hold_is_refused_with_a_sentence(operator, target, field):
+    form = {"target": target.pk, "valid_from_0": "2026-01-01", "valid_from_1": "00:00:00"}
+    form |= {"input": "1000000", "cached_input": "1000000", "output": "1000000"}
+
+    page = operator.post(f"{PRICES}add/", form | {field: "1000000.000000001"})
+
+    assert "A price is at most 1,000,000 for a million tokens." in refusal(page)
+    assert operator.post(f"{PRICES}add/", form).status_code == 302
+
+
 def test_a_price_that_was_is_looked_at_and_not_changed(operator, target):
     figures = {"input_nanos": 1, "cached_input_nanos": 1, "output_nanos": 1}
     price = services.add_price(target, datetime(2026, 1, 1, tzinfo=UTC), **figures)
@@ -204,6 +244,33 @@ def test_the_books_are_only_to_look_at(operator, entry):
     assert operator.post(f"{ENTRIES}{entry.pk}/change/", {"cost_nanos": 0}).status_code == 403
     assert operator.post(f"{ENTRIES}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
     assert Entry.objects.get().cost_nanos == 7
+
+
+def test_the_books_are_listed_in_milliseconds_and_money_and_say_what_was_simulated(operator, entry):
+    Entry.objects.update(latency_us=1_234_567, cost_nanos=1_500_000_000, simulated=True)
+
+    page = operator.get(ENTRIES).content.decode()
+    assert "1234.6 ms" in page
+    assert "1.5 USD" in page
+    assert "simulated__exact=1" in page
+    assert "gpt-4o" in operator.get(f"{ENTRIES}?simulated__exact=1").content.decode()
+    assert "gpt-4o" not in operator.get(f"{ENTRIES}?simulated__exact=0").content.decode()
+
+
+def test_the_operator_pages_are_labelled_while_a_simulated_provider_is_on(operator, provider):
+    assert "Simulated</span>" not in re.sub(r"\s+", "", operator.get("/admin/").content.decode())
+
+    Provider.objects.update(simulated=True)
+
+    assert "Simulated</span>" in re.sub(r"\s+", "", operator.get("/admin/").content.decode())
+
+
+def test_the_operator_pages_lead_back_to_the_live_page_and_to_every_table(operator):
+    page = re.sub(r"\s+", " ", operator.get("/admin/").content.decode())
+
+    assert re.search(r'<a href="/" [^>]*>(?: <span[^>]*> \w+ </span>)? <span>Live</span>', page)
+    for path in (PROVIDERS, ROUTES, PRICES, ENTRIES, "/admin/accounts/user/"):
+        assert f'href="{path}"' in page
 
 
 @pytest.fixture

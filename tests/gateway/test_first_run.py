@@ -12,6 +12,7 @@ from gateway.services import WrongCurrency
 pytestmark = pytest.mark.django_db
 
 SIMULATOR_URL = "http://127.0.0.1:1/v1"
+HOLYSHEEPS = "gpt-4.1, gpt-4o, gpt-4o-mini, claude-sonnet-4-5, gemini-2.5-flash, deepseek-v3.2"
 COMPATIBLE = {"OPENAI_COMPATIBLE_BASE_URL": "http://llm:8000/v1", "OPENAI_COMPATIBLE_MODELS": "qwen3"}
 
 
@@ -154,8 +155,7 @@ def test_a_provider_that_appears_later_is_added_and_the_simulated_one_switched_o
     assert targets_of("gpt-4o") == ["holysheep", "simulator"]
     assert done.sentences == [
         "A real provider is known now, so the simulated one is switched off.",
-        "HolySheep answers to gpt-4.1, gpt-4o, gpt-4o-mini, claude-sonnet-4-5, gemini-2.5-flash, "
-        "deepseek-v3.2.",
+        f"HolySheep answers to {HOLYSHEEPS}.",
     ]
     assert not run({"HOLYSHEEP_API_KEY": "sk"}).changed
 
@@ -168,13 +168,49 @@ def test_an_operator_who_switches_the_simulator_on_again_is_left_alone():
     done = run(environ)
 
     assert Provider.objects.get(slug="simulator").enabled
-    assert done.sentences == ["Some answers may be simulated: a simulated provider is switched on."]
+    assert done.sentences == [
+        f"HolySheep answers to {HOLYSHEEPS}.",
+        "Some answers may be simulated: a simulated provider is switched on.",
+    ]
 
 
 def test_a_variable_that_went_away_is_named():
     run({"OPENAI_API_KEY": "sk"})
 
-    assert run().sentences == ["OPENAI_API_KEY is not set any more, so OpenAI is left out until it is."]
+    assert run().sentences == [
+        "OPENAI_API_KEY is not set any more, so OpenAI is left out until it is.",
+        "No model name is served now: set a provider key, or switch the simulator on "
+        "at /admin/gateway/provider/, and start again.",
+    ]
+
+
+def test_every_start_says_who_answers_and_who_signs_in():
+    run(COMPATIBLE | {"PENSTOCK_ADMIN_EMAIL": "ops@example.com"})
+    done = run(COMPATIBLE)
+
+    assert done.sentences == ["OpenAI-compatible (llm) answers to qwen3."]
+    assert done.sign_in == "ops@example.com"
+
+
+def test_every_start_on_the_simulator_says_so():
+    run()
+
+    assert run().sentences == [f"Answers are simulated and labelled so, for {HOLYSHEEPS}."]
+
+
+@pytest.mark.parametrize("off", [Provider, Route, Target])
+def test_a_start_where_everything_is_switched_off_says_that_nothing_is_served(off):
+    run()
+    off.objects.update(enabled=False)
+
+    assert run().sentences[-1].startswith("No model name is served now: set a provider key")
+
+
+def test_a_target_without_a_price_serves_nobody_where_its_route_refuses_it():
+    run()
+    Price.objects.all().delete()
+
+    assert run().sentences[-1].startswith("No model name is served now")
 
 
 def test_a_compatible_route_without_a_known_price_lets_calls_through_and_says_so():
@@ -193,7 +229,7 @@ def test_a_route_that_was_there_keeps_refusing_what_has_no_price():
     done = run({"OPENAI_API_KEY": "sk", **COMPATIBLE, "OPENAI_COMPATIBLE_MODELS": "gpt-4o"})
 
     assert Route.objects.get(model_name="gpt-4o").unpriced == Route.Unpriced.REFUSED
-    assert "No price is known for gpt-4o: calls are not sent there" in done.sentences[-1]
+    assert "No price is known for gpt-4o: calls are not sent there" in " ".join(done.sentences)
 
 
 def test_a_model_name_added_to_the_list_becomes_a_route_at_the_next_start():

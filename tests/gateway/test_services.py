@@ -85,7 +85,10 @@ def test_a_provider_has_one_credential_the_last_one_given(provider):
     assert (credential.encrypted, credential.env_var) == ("", "ACME_API_KEY")
 
 
-@pytest.mark.parametrize("name", ["", "WITH SPACE", "A=B", "A\nB", "ÄPFEL", "X" * 101])
+@pytest.mark.parametrize(
+    "name",
+    ["", "WITH SPACE", "A=B", "A\nB", "ÄPFEL_API_KEY", "X" * 93 + "_API_KEY", "SECRET_KEY", "KEY_PEPPERS"],
+)
 def test_the_name_of_a_variable_must_be_one(provider, name):
     with pytest.raises(Unusable):
         services.refer_to_credential(provider, name)
@@ -140,3 +143,12 @@ def test_a_target_is_once_in_a_route(route, provider, target):
 def test_a_price_is_not_negative(target):
     with pytest.raises(IntegrityError):
         a_price(target, output_nanos=-1)
+
+
+@pytest.mark.parametrize("figure", ["input_nanos", "cached_input_nanos", "output_nanos"])
+def test_a_price_is_one_that_a_billion_tokens_cost_within_the_ledger(target, figure):
+    with pytest.raises(Unusable, match="A price is at most 1,000,000 for a million tokens"):
+        a_price(target, **{figure: services.MAX_PRICE_NANOS + 1})
+
+    assert a_price(target, **{figure: services.MAX_PRICE_NANOS})
+    assert services.MAX_PRICE_NANOS * 10**9 // 10**6 < 2**63

@@ -1,6 +1,7 @@
 """`manage.py up` as a process: what it prints, what keeps it from starting, and how it ends."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from gateway.presets import VARIABLES
-from tests.served import ROOT, Served, eventually, free_port, serve
+from tests.served import ADMIN_EMAIL, ROOT, Served, eventually, free_port, serve
 
 
 def up(var_dir, **environ):
@@ -158,7 +159,9 @@ def test_a_second_run_says_that_nothing_was_changed(var_dir):
         served.start()
 
         assert "nothing was changed" in served.printed
-        assert "Password" not in served.printed
+        assert "shown only now" not in served.printed
+        assert "Answers are simulated" in served.printed
+        assert f"changepassword {ADMIN_EMAIL}`" in served.printed
         assert "pst_" not in served.printed
         assert served.rows("select * from gateway_provider") == first
 
@@ -213,6 +216,48 @@ def test_a_provider_of_the_environment_needs_no_simulator(var_dir):
         assert "OpenAI answers to gpt-4.1" in served.printed
         assert len(family(served.process.pid)) == 2, "the server and its worker"
         assert "sk-not-used" not in served.printed + served.errors()
+        assert served.stop() == 0
+
+        served.environ = {}
+        served.start()
+        assert "No model name is served now: set a provider key" in " ".join(served.printed.split())
+
+
+def test_a_second_ctrl_c_ends_open_streams_at_once_and_leaves_nothing_behind(var_dir):
+    with serve(var_dir, DRAIN_S="30") as served, open_stream(served):
+        everybody = family(served.process.pid)
+        served.process.send_signal(signal.SIGINT)
+        eventually(lambda: "Ctrl-C again ends them now." in served.errors(), what="what Ctrl-C says")
+        assert "open streams have up to 30 s" in served.errors()
+        assert served.process.poll() is None
+
+        served.process.send_signal(signal.SIGINT)
+
+        assert served.process.wait(10) == 130
+        assert all_gone(everybody)
+        assert "Traceback" not in served.errors()
+
+
+@contextlib.contextmanager
+def open_stream(served):
+    """A call whose answer has begun and goes on for long."""
+    body = json.dumps(
+        {
+            "model": "gpt-4o",
+            "stream": True,
+            "max_tokens": 4000,
+            "messages": [{"role": "user", "content": "Hi"}],
+        }
+    )
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {served.api_key}\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.port), 20) as wire:
+        wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        received = b""
+        while b"content" not in received:
+            received += wire.recv(65536)
+        yield
 
 
 def test_a_stop_while_it_starts_is_no_traceback(var_dir):

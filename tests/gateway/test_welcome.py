@@ -1,26 +1,10 @@
 import json
 import shlex
 
-import pytest
-
 from gateway.first_run import Administrator, SetUp
-from gateway.welcome import address, curl, welcome
+from gateway.welcome import curl, welcome
 
 URL = "http://localhost:8000"
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("localhost", "http://localhost:8000"),
-        ("0.0.0.0", "http://localhost:8000"),
-        ("::", "http://localhost:8000"),
-        ("::1", "http://[::1]:8000"),
-        ("gateway.example.com", "http://gateway.example.com:8000"),
-    ],
-)
-def test_the_address_is_one_that_a_browser_here_can_open(host, url):
-    assert address(host, 8000) == url
 
 
 def test_the_command_is_one_that_a_shell_takes_apart_as_meant():
@@ -39,6 +23,7 @@ def test_a_first_run_shows_the_password_and_the_key_once():
     assert text.count("pst_key") == 1
     assert f"{URL}/\n" in text
     assert "nothing was changed" not in text
+    assert "changepassword" not in text
 
 
 def test_a_password_of_the_environment_is_not_shown():
@@ -48,7 +33,9 @@ def test_a_password_of_the_environment_is_not_shown():
 
 
 def test_a_later_run_says_that_nothing_was_changed():
-    text = welcome(URL, SetUp(), "gpt-4o", 30.0)
+    text = welcome(URL, SetUp(sign_in="ops@example.com"), "gpt-4o", 30.0)
 
     assert "Set-up was done before; nothing was changed." in text
+    assert "  Sign in    ops@example.com\n" in text
+    assert "`.venv/bin/python manage.py changepassword ops@example.com` if it is lost" in text
     assert "curl" not in text

@@ -23,7 +23,7 @@ from gateway.models import Provider
 from gateway.presets import SIMULATOR
 from gateway.queries import example_model_name, model_names
 from gateway.server import LET_GO_S, CannotStart, Server, hold, is_free, listen, patiently, raise_file_limit
-from gateway.welcome import address, welcome
+from gateway.welcome import welcome
 
 LOOPBACK = "127.0.0.1"
 SIMULATOR_START_S = 60
@@ -57,8 +57,9 @@ def _up() -> None:
         raise_file_limit()
         simulator = _start_simulator()
         try:
-            url = address(env.host, env.port)
-            print(welcome(url, done, example_model_name(model_names()), env.drain_s), flush=True)
+            print(
+                welcome(settings.PUBLIC_URL, done, example_model_name(model_names()), env.drain_s), flush=True
+            )
             connections.close_all()  # a worker's fork must not share them
             Server(listener, env.drain_s).serve()
         finally:

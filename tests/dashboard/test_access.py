@@ -1,0 +1,47 @@
+"""What stands around every page: what is logged, and how much of it."""
+
+import logging
+import sys
+
+import pytest
+from django.conf import settings
+
+from dashboard.access import WithoutTraceback
+
+
+def logged(level, **options):
+    """A record as Django makes one of an exception, after the filter."""
+    try:
+        raise PermissionError("not for Charlie")
+    except PermissionError:
+        record = logging.LogRecord("django.request", level, __file__, 1, "Forbidden", None, sys.exc_info())
+    assert WithoutTraceback(**options).filter(record)
+    return record
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_what_a_client_did_wrong_is_one_line(level):
+    assert logged(level, below=logging.ERROR).exc_info is None
+
+
+def test_what_we_did_wrong_keeps_its_traceback():
+    assert logged(logging.ERROR, below=logging.ERROR).exc_info
+
+
+def test_what_strangers_cause_at_will_is_one_line_whatever_its_level():
+    assert logged(logging.ERROR).exc_info is None
+
+
+@pytest.mark.django_db
+def test_a_page_that_is_refused_is_one_line_in_the_log(client, caplog):
+    """Through the real logger: a page that is not there raises, and Django logs it."""
+    assert client.get("/no/such/page/").status_code == 404
+
+    assert [each.exc_info for each in caplog.records if each.name == "django.request"] == [None]
+
+
+def test_wrong_passwords_of_one_address_are_few_and_do_not_lock_others_out():
+    of_an_address, of_a_person = settings.ACCOUNT_RATE_LIMITS["login_failed"].split(",")
+
+    assert of_an_address == "10/m/ip"
+    assert of_a_person == "100/300s/key"
