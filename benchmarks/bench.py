@@ -19,6 +19,7 @@ GRID = (Load(False, 1), Load(False, 64), Load(True, 1), Load(True, 64))
 DELAY_MS = 200
 STREAMS, STREAM_CHUNKS, STREAM_PACE_MS = 1000, 10, 400
 SOCKETS = 100
+STEADY_RATE, STEADY_S = 20, 4
 MORE_PAIRS = 2
 """A small difference of two large figures needs more of them."""
 INPUT_NANOS, OUTPUT_NANOS = 150_000_000, 600_000_000
@@ -205,38 +206,45 @@ class Bench:
         )
 
     async def sockets(self) -> Figure:
-        """What a hundred open live pages add to a call's CPU time."""
+        """What a hundred open live pages take of the core, beside the same steady load without them."""
         added = []
         pages = Pages(self.served.origin)
         await pages.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
         for turn in range(self.rounds + MORE_PAIRS):
             without, watched = await self._pair(pages, first_watched=bool(turn % 2))
-            added.append((watched / without - 1) * 100)
+            added.append((watched - without) * 100)
             say(
-                f"live pages, round {turn + 1}: {without:.0f} us without, {watched:.0f} us with, "
-                f"{added[-1]:+.1f} %"
+                f"live pages, round {turn + 1}: {without:.2%} of the core without, {watched:.2%} with, "
+                f"{added[-1]:+.2f} points"
             )
         await pages.close()
-        return Figure(f"CPU per call added by {SOCKETS} open live pages", "%", tuple(added), 3)
+        return Figure(f"share of the core that {SOCKETS} open live pages take", "%", tuple(added), 3)
 
     async def _pair(self, pages: Pages, *, first_watched: bool) -> tuple[float, float]:
-        """CPU per call without and with the pages; the order changes, so that a drift cancels out."""
+        """Shares of the core without and with the pages; the order changes, so that a drift cancels out."""
         used = {}
         for watched in (first_watched, not first_watched):
-            used[watched] = await self._watched(pages) if watched else await self._busy()
+            used[watched] = await self._watched(pages) if watched else await self._steady()
         return used[False], used[True]
 
     async def _watched(self, pages: Pages) -> float:
         async with pages.watching(SOCKETS):
             taken = list(pages.frames)
-            used = await self._busy()
+            used = await self._steady()
             least = min(now - before for now, before in zip(pages.frames, taken, strict=True))
-        if least < int(self.seconds * 2) - 1:
+        if least < STEADY_S - 1:
             raise NotWhole(f"a live page took {least} frames while the load ran")
         return used
 
-    async def _busy(self) -> float:
-        return (await self.sample(self.gateway, Wanted(), 64, self.seconds * 2)).cpu_us
+    async def _steady(self) -> float:
+        """The share of its core that the worker needs for a few calls a second, books and frames included."""
+        async with Connections(self.gateway.port, 8) as wires:
+            await self._once(wires, Wanted())
+            worker = self.gateway.worker()
+            before, began = cpu_s(worker), time.perf_counter()
+            tally = await wires.arrive(self._request(Wanted(), wires.port), STEADY_RATE, STEADY_S)
+            await self._note(tally, Wanted(), wires.port)
+            return (cpu_s(worker) - before) / (time.perf_counter() - began)
 
     async def idle(self) -> Figure:
         """CPU time that the worker uses while nobody calls."""
