@@ -44,7 +44,7 @@ const drawTiles = (now) => {
   note("spend", unpriced ? `last 15 min, ${count(unpriced)} calls unpriced` : "last 15 min");
   const refusals = store.refusals;
   const refused = refusals.reduce((sum, [, times]) => sum + times, 0);
-  note("calls", refused ? `last 15 min, and ${count(refused)} refused` : "last 15 min");
+  note("calls", refused ? `15 min, ${count(refused)} refused` : "last 15 min");
   page.querySelector("[data-note=calls]").title = refusals.map(([code, times]) => `${times} × ${code}`).join(", ");
   byId("simulated").hidden = !store.total.sum("simulated", now, WINDOW_S);
 };
