@@ -4,6 +4,10 @@ Pure: no database, no Django, so that the relay can import it.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Priority = Literal["urgent", "normal", "batch"]
+"""Most urgent first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,8 @@ class Caller:
     team_id: int
     expires_at_s: float | None = None
     """Unix seconds; None: never."""
+    priority_ceiling: Priority = "normal"
+    """The most urgent that its calls may be."""
 
     def expired(self, now_s: float) -> bool:
         return self.expires_at_s is not None and now_s >= self.expires_at_s

@@ -3,9 +3,12 @@
     GatewayError
     ├─ Refused          ours, before any upstream work
     │  ├─ InvalidApiKey       401
+    │  ├─ NotPermitted        403  priority ceiling
     │  ├─ RouteNotAllowed     404  unknown and forbidden look alike
     │  ├─ Unpriced            400
-    │  ├─ Overloaded          503  pool full, or stopping
+    │  ├─ ParameterRefused    400  no target takes it
+    │  ├─ ContextTooLong      400
+    │  ├─ Overloaded          503  gate or pool full, deadline cannot be met, or stopping
     │  └─ Unavailable         503  key cannot be checked
     │     └─ JournalFull      503
     ├─ InvalidCall      400, 404, 405, 408, 413, 415, 431
@@ -14,7 +17,8 @@
        ├─ UpstreamRefusesUs   502  its 401, 402, 403
        ├─ UpstreamThrottled   429
        ├─ UpstreamTimedOut    504
-       └─ UpstreamUnreachable 502
+       ├─ UpstreamUnreachable 502
+       └─ NoTargetAvailable   503  every breaker open
 
 Each leaf knows its status, its OpenAI `type` and `code`, and when to come back.
 The shape is OpenAI's, so that official SDKs raise their own right exception:
@@ -33,6 +37,8 @@ class GatewayError(Exception):
     type: ClassVar[str] = "server_error"
     code: str | None = None
     retry_after_s: float | None = None
+    should_retry: bool | None = None
+    """What an SDK is told about trying again by itself; None: it decides."""
     closes_connection: bool = False
     """The request was not read to its end, so the connection cannot carry another."""
     allow: str | None = None
@@ -55,6 +61,8 @@ class GatewayError(Exception):
         if self.retry_after_s is not None:
             found.append((b"retry-after", b"%d" % max(1, -int(-self.retry_after_s // 1))))
             found.append((b"retry-after-ms", b"%d" % int(self.retry_after_s * 1000)))
+        if self.should_retry is not None:
+            found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
         if self.allow is not None:
             found.append((b"allow", self.allow.encode()))
         if self.closes_connection:
@@ -74,6 +82,12 @@ class InvalidApiKey(Refused):
             "This API key is not valid here: it is missing, malformed, unknown, expired or revoked. "
             "Send a Penstock key as 'Authorization: Bearer pst_…'."
         )
+
+
+class NotPermitted(Refused):
+    """The API key is good, and may not do this."""
+
+    status, type, code = 403, "invalid_request_error", "not_permitted"
 
 
 class RouteNotAllowed(Refused):
@@ -98,9 +112,35 @@ class Unpriced(Refused):
         )
 
 
+class ParameterRefused(Refused):
+    """No target of the route takes this parameter."""
+
+    status, type, code = 400, "invalid_request_error", "unsupported_parameter"
+
+    def __init__(self, param: str, model_name: str, why: str) -> None:
+        super().__init__(f"The model '{model_name[:200]}' does not take this call: {why}", param=param)
+
+
+class ContextTooLong(Refused):
+    """The messages are longer than every target's window, and the route has no other way."""
+
+    status, type, code = 400, "invalid_request_error", "context_length_exceeded"
+
+    def __init__(self, model_name: str) -> None:
+        super().__init__(
+            f"The messages and the tokens asked for are more than the model '{model_name[:200]}' can hold. "
+            "Shorten the messages, ask for fewer tokens, or use a model with a longer context.",
+            param="messages",
+        )
+
+
 class Overloaded(Refused):
     status, type, code = 503, "server_error", "overloaded"
     retry_after_s = 1.0
+    cause = "full"
+    again: bool = False
+    """The same target may have a place a little later."""
+    elsewhere = True
 
 
 class Unavailable(Refused):
@@ -143,12 +183,25 @@ class UpstreamFailed(GatewayError):
     status = 502
     type = "server_error"
     code: str | None = "upstream_error"
+    should_retry: bool | None = False  # our own retries are spent
+    cause: str = "upstream_error"
+    """What went wrong, in a word, as the attempt's record keeps it."""
+    again: bool = False
+    """The same target may be asked once more."""
+    elsewhere: bool = True
+    """Another target may do better."""
+    sick: bool | None = True
+    """Whether it speaks against the target's health; None: neither for nor against."""
 
 
 class UpstreamRejected(UpstreamFailed):
     """The provider found the call itself wrong; its own words are passed on, our credential masked."""
 
     type = "invalid_request_error"
+    should_retry = None
+    cause = "rejected"
+    elsewhere = False
+    sick = False
 
     def __init__(self, message: str, *, status: int, code: str | None, param: str | None) -> None:
         super().__init__(message, param=param)
@@ -158,20 +211,41 @@ class UpstreamRejected(UpstreamFailed):
 class UpstreamRefusesUs(UpstreamFailed):
     """The provider does not take our credential; what it said stays here."""
 
-    status, code = 502, "upstream_credential"
+    status, code, cause = 502, "upstream_credential", "credential_refused"
+    sick = None
 
 
 class UpstreamThrottled(UpstreamFailed):
-    status, type, code = 429, "rate_limit_error", "upstream_throttled"
+    """Its 429. With a Retry-After the provider is well and says so; without, it counts as a failure."""
+
+    status, type, code, cause = 429, "rate_limit_error", "upstream_throttled", "throttled"
+    again = True
 
     def __init__(self, message: str, *, retry_after_s: float | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.sick = None if retry_after_s is not None else True
 
 
 class UpstreamTimedOut(UpstreamFailed):
-    status, code = 504, "upstream_timeout"
+    status, code, cause = 504, "upstream_timeout", "timeout"
 
 
 class UpstreamUnreachable(UpstreamFailed):
-    status, code = 502, "upstream_unreachable"
+    status, code, cause = 502, "upstream_unreachable", "unreachable"
+    again = True
+
+
+class NoTargetAvailable(UpstreamFailed):
+    """Every target's breaker is open: nothing was tried."""
+
+    status, code, cause = 503, "no_target_available", "no_target_available"
+    should_retry = None
+    sick = None
+
+    def __init__(self, model_name: str, retry_after_s: float) -> None:
+        super().__init__(
+            f"Every target of the model '{model_name[:200]}' is out of order at the moment. "
+            "Try again later, or another model."
+        )
+        self.retry_after_s = retry_after_s

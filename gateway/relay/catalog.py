@@ -5,6 +5,15 @@ Made by `gateway/snapshot.py` from the database. Pure: no Django.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+Rule = Literal["refuse", "drop", "translate"]
+"""What happens to a parameter that a target does not take as it is."""
+Overflow = Literal["refuse", "trim", "reroute"]
+"""What a route does with messages that are too long for its target."""
+Lever = Literal["automatic", "open"]
+"""Whether a target's breaker decides for itself, or a person holds it open."""
+TransportName = Literal["aiohttp", "httpx"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,25 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """Limits of one target's pool of connections; durations in seconds."""
+
+    max_connections: int = 100
+    max_keepalive_connections: int = 20
+    """Idle ones that are kept for the next call."""
+    keepalive_expiry_s: float = 30.0
+    connect_timeout_s: float = 10.0
+    """Name, connection and TLS together."""
+    read_timeout_s: float = 60.0
+    """Silence before and between the bytes of a stream; a whole answer may be silent until the deadline."""
+    write_timeout_s: float = 10.0
+    """How long the provider may leave what was sent to it untaken."""
+    pool_timeout_s: float = 5.0
+    """The longest wait for a connection."""
+    http2: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One provider and upstream model."""
 
@@ -42,6 +70,28 @@ class Target:
     simulated: bool = False
     prices: tuple[Price, ...] = ()
     """Oldest first."""
+    provider_id: int = 0
+    order: int = 0
+    """Lower is tried first."""
+    weight: int = 1
+    """Share of the calls among targets of the same order; 0: only when the others cannot."""
+    transport: TransportName = "aiohttp"
+    pool: PoolConfig = PoolConfig()
+    ca_pem: str = ""
+    """Certificates, in PEM, that may sign the provider's beside the system's; empty: the system's only."""
+    max_concurrency: int = 50
+    """Attempts at once."""
+    max_waiting: int = 1000
+    """Calls that may wait at the gate."""
+    context_window: int | None = None
+    """Tokens of prompt and answer together; None: not known."""
+    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    """What is done with a parameter that this target does not take; others go up as they are."""
+    lever: Lever = "automatic"
+    closed_at_us: int = 0
+    """When the breaker was last closed by hand."""
+    credential_refused: bool = False
+    """The provider did not take our credential when it was last asked."""
 
     def price_at(self, moment_us: int) -> Price | None:
         for price in reversed(self.prices):
@@ -61,6 +111,13 @@ class Route:
     targets: tuple[Target, ...]
     unpriced_allowed: bool = False
     created_at_s: int = 0
+    timeout_s: float | None = None
+    """Deadline of a call that brings none; None: the gateway's."""
+    overflow: Overflow = "refuse"
+    overflow_route: str = ""
+    """The model name to go on with where `overflow` is `reroute`."""
+    hang_up_drain_s: float = 0.0
+    """How long an answer is still read for its usage after its client went away; 0: it is cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

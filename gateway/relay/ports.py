@@ -4,16 +4,19 @@ The lifespan passes the real things in; the relay knows only these.
 """
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
 from accounts.caller import Caller
 from gateway.relay.catalog import Catalog, Target
-from gateway.relay.records import Dispatched, Opened, Settled
+from gateway.relay.records import Dispatched, Opened, Released, Settled
 
 if TYPE_CHECKING:
     from gateway.relay.admission import Reservation, Trying
+
+
+BreakerState = Literal["closed", "open", "half_open"]
 
 
 class Keys(Protocol):
@@ -50,6 +53,9 @@ class Journal(Protocol):
     def settle(self, ticket: Ticket, record: Settled, /) -> None:
         """Never fails for want of room: the ticket holds it."""
 
+    def release(self, ticket: Ticket, record: Released, /) -> None:
+        """The call was refused after all. Never fails for want of room."""
+
     async def on_disk(self) -> None:
         """In the strict setting, wait until what was appended is on the disk. Raises errors.Unavailable."""
 
@@ -67,6 +73,8 @@ class Answer(Protocol):
 
     status: int
     content_type: str
+    content_encoding: str
+    """Empty where there is none, as asked."""
     retry_after: str | None
     retry_after_ms: str | None
 
@@ -90,13 +98,72 @@ class Place(Protocol):
         """Give the place back unused."""
 
 
+class PoolFigures(Struct, frozen=True):
+    """One target's pool, now and since it was opened. None: the transport does not know."""
+
+    in_use: int
+    waiting: int
+    acquired: int
+    """Places that were given out."""
+    acquire_s: float
+    """Seconds spent waiting for them, all together."""
+    acquire_buckets: tuple[int, ...]
+    """How many waited no longer than each of ACQUIRE_BOUNDS_S, and, last, any time; cumulative."""
+    pool_timeouts: int
+    """Calls that found no place in time."""
+    connect_timeouts: int
+    connection_errors: int
+    """Connections refused or failed, and those that broke."""
+    requests: int
+    """Sent, however they ended."""
+    answers: int
+    """Requests whose headers came back: `answers / requests` is the success rate of the pool."""
+    http_version: str | None
+    """As last spoken: "1.1" or "2"; None: nothing was spoken yet."""
+    idle: int | None
+    opened: int | None
+    """Connections made."""
+    reused: int | None
+    """Requests that needed no new connection."""
+
+
+ACQUIRE_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
 class Transport(Protocol):
     """A pooled HTTP client, one pool a target."""
 
     async def acquire(self, target: Target, /) -> Place:
         """Wait for a place in the target's pool. Raises PoolExhausted, CannotConnect of transports."""
 
+    def figures(self) -> dict[int, PoolFigures]:
+        """By target id; only targets that were called."""
+
     async def close(self) -> None: ...
+
+
+class Change(Struct, frozen=True):
+    """A breaker went from one state to another."""
+
+    at_us: int
+    before: BreakerState
+    after: BreakerState
+    cause: str
+    """In a sentence, for a person."""
+    until_us: int | None = None
+    """When it will let a probe through, where it opened by itself."""
+
+
+class News(Protocol):
+    """Told of what an operator should see, on the relay's own loop; must not block."""
+
+    def breaker_changed(self, target: Target, change: Change, /) -> None: ...
+
+    def credential_refused(self, target: Target, status: int, /) -> None:
+        """The provider does not take our credential."""
+
+    def credential_accepted(self, target: Target, /) -> None:
+        """It takes it again; told once after it was refused."""
 
 
 class Client(Protocol):

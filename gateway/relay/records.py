@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from accounts.caller import Priority
+
 CallOutcome = Literal["answered", "rejected", "failed", "truncated", "hung_up", "abandoned"]
 AttemptOutcome = Literal["answered", "rejected", "failed", "timed_out", "cancelled", "abandoned"]
 Basis = Literal["reported", "estimated", "none"]
@@ -68,6 +70,25 @@ class AttemptEnded(Struct, frozen=True, array_like=True):
     usage: Usage
     price_id: int | None
     cost_nanos: int
+    code: str = ""
+    """What went wrong, in a word; empty for an answer."""
+    queued_us: int = 0
+    """How long the call waited at this target's gate and for a connection before the attempt."""
+    backoff_us: int = 0
+    """How long it had waited before that, because this attempt is a retry."""
+    probe: bool = False
+    """The one attempt that a half-open breaker let through."""
+    trimmed: int = 0
+    """Messages left out because all of them were too long."""
+
+
+class Skipped(Struct, frozen=True, array_like=True):
+    """A target that was passed over without an attempt."""
+
+    target_id: int
+    provider: str
+    upstream_model: str
+    why: Literal["open", "full"]
 
 
 class Settled(Struct, frozen=True, array_like=True, tag="s"):
@@ -94,6 +115,15 @@ class Settled(Struct, frozen=True, array_like=True, tag="s"):
     cost_nanos: int
     unpriced: bool
     attempts: tuple[AttemptEnded, ...]
+    priority: Priority = "normal"
+    skipped: tuple[Skipped, ...] = ()
 
 
-Record = Opened | Dispatched | Settled
+class Released(Struct, frozen=True, array_like=True, tag="r"):
+    """A call was refused after it was opened, with nothing sent: it is no entry."""
+
+    call_id: str
+    released_at_us: int
+
+
+Record = Opened | Dispatched | Settled | Released

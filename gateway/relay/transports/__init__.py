@@ -23,6 +23,13 @@ class ConnectTimedOut(TransportError):
 class Broken(TransportError):
     """The connection ended, or what came was not HTTP."""
 
+    after_bytes = False
+    """Some of the answer's body had come, so that the provider has done work."""
+
 
 class TooLarge(TransportError):
     """The answer is larger than we accept."""
+
+
+class WriteTimedOut(TransportError):
+    """The provider did not take what was sent to it."""
