@@ -50,6 +50,20 @@ _WORDS = (
     ),
 )
 _ECHO_CHARS = 48
+_UNASKED_TOOL = {
+    "name": "open_gate",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "river": {"type": "string"},
+            "gate": {"type": "string"},
+            "opening": {"type": "number"},
+        },
+    },
+}
+_MOST_IGNORED = 10_000
+"""A larger `max_tokens` is not exceeded, so that an answer stays one that can be held."""
+_TOOL_FAULTS = frozenset((Fault.TOOL_CALL_CUT, Fault.TOOL_CALL_BROKEN))
 _CACHE_FROM_TOKENS = 1024
 _CACHE_STEP_TOKENS = 128
 
@@ -155,19 +169,33 @@ def _usage(step: Step, prompt_tokens: int, completion_tokens: int) -> ReportedUs
 
 def _choice(request: ChatRequest, step: Step, prompt: str, index: int) -> Choice:
     seed = _seed(request.model_name, prompt, index)
-    tool = _tool_to_call(request) if step.text is None else None
+    tool = _tool_to_call(request, step)
     if tool is not None:
-        arguments = _json(document_for(tool.get("parameters", {}), _words(seed, 1)))
-        tokens, cut = _limited(tokens_of(arguments), request)
+        tokens, cut = _limited(tokens_of(_arguments(tool, step, seed)), request, step)
         return Choice(
             tokens, "length" if cut else "tool_calls", str(tool.get("name", "")), f"call_{seed:020d}"
         )
     text = step.text if step.text is not None else _text(request, prompt, seed)
-    tokens, cut = _limited(tokens_of(_stopped(text, request.stop)), request)
+    tokens, cut = _limited(tokens_of(_stopped(text, request.stop)), request, step)
     return Choice(tokens, "length" if cut else "stop")
 
 
-def _tool_to_call(request: ChatRequest) -> dict[str, Any] | None:
+def _arguments(tool: dict[str, Any], step: Step, seed: int) -> str:
+    """A JSON document for the tool's parameters, without its last sign where it is to be broken."""
+    if step.text is not None:
+        return step.text
+    whole = _json(document_for(tool.get("parameters", {}), _words(seed, 1)))
+    return whole[:-1] if step.fault is Fault.TOOL_CALL_BROKEN else whole
+
+
+def _tool_to_call(request: ChatRequest, step: Step) -> dict[str, Any] | None:
+    """The function that is called, if any; a tool call's fault does not wait to be asked."""
+    if step.fault in _TOOL_FAULTS:
+        return _tool_asked_for(request) or _UNASKED_TOOL
+    return _tool_asked_for(request) if step.text is None else None
+
+
+def _tool_asked_for(request: ChatRequest) -> dict[str, Any] | None:
     """The function that is asked for by name, else the first; none once its result has come back."""
     if not request.tools or request.tool_choice == "none" or request.messages[-1].role == "tool":
         return None
@@ -205,8 +233,11 @@ def _stopped(text: str, stop: str | list[str] | None) -> str:
     return text
 
 
-def _limited(tokens: list[str], request: ChatRequest) -> tuple[list[str], bool]:
+def _limited(tokens: list[str], request: ChatRequest, step: Step) -> tuple[list[str], bool]:
+    """The tokens that `max_tokens` leaves, and whether it cut any."""
     limit = request.max_completion_tokens or request.max_tokens or len(tokens)
+    if step.fault is Fault.MAX_TOKENS_IGNORED:
+        return tokens * (2 * min(limit, _MOST_IGNORED) // max(1, len(tokens)) + 1), False
     return tokens[:limit], len(tokens) > limit
 
 

@@ -11,21 +11,17 @@ from typing import Any
 
 import msgspec
 
-from gateway.simulator.answers import Answer, ChatRequest, compose, decode_request
+from gateway.simulator.answers import ChatRequest, compose, decode_request
 from gateway.simulator.exchange import ClientGone, Exchange, Receive, Scope, Send
-from gateway.simulator.faults import BREAKS_OFF, HEADERS_FIRST, JSON, Delivery, Header, delivery, ready_answer
+from gateway.simulator.faults import JSON, Header, delivery, ready_answer
 from gateway.simulator.journal import Journal, encode_lines
 from gateway.simulator.pace import Tempo
+from gateway.simulator.performance import Performance
 from gateway.simulator.rendering import Piece, error_json
 from gateway.simulator.script import Fault, Script, Step, UnknownFault, decode_steps
 
 MODEL_NAMES = ("gpt-4.1", "gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash", "deepseek-v3.2")
 LINES: Header = (b"content-type", b"application/x-ndjson")
-
-# So that a client has read what came before the reset: a kernel may throw unread bytes away with it.
-BEFORE_RESET_S = 0.02
-
-EMPTY = Piece(b"")
 
 
 class Refusal(Exception):
@@ -145,87 +141,8 @@ class Simulator:
             await _send(exchange, ready.status, ready.headers, ready.body)
             return
         answer = compose(request, step, exchange.number, int(time.time()))
-        await Performance(exchange, self._tempo, answer, step).play(delivery(request, answer, step))
-
-
-class Performance:
-    """Sends one answer at its pace and breaks off where its step says.
-
-    Does not decide which bytes: those are the delivery's.
-    """
-
-    def __init__(self, exchange: Exchange, tempo: Tempo, answer: Answer, step: Step) -> None:
-        self._exchange, self._tempo, self._answer, self._step = exchange, tempo, answer, step
-
-    async def play(self, deliver: Delivery) -> None:
-        match self._step.fault:
-            case Fault.SILENCE:
-                await self._exchange.until_gone()
-            case Fault.RESET_BEFORE_HEADERS:
-                self._exchange.wire.reset()
-            case _:
-                self._exchange.prompt_tokens = self._answer.prompt_tokens
-                await self._open(deliver.headers)
-                await self._send_all(deliver)
-
-    async def _open(self, headers: tuple[Header, ...]) -> None:
-        """Headers leave with the first bytes of the body, unless the fault sends them ahead."""
-        if self._step.fault not in HEADERS_FIRST:
-            await self._exchange.pause(self._first_wait_s())
-        await self._exchange.start(200, headers)
-        if self._step.fault in HEADERS_FIRST:
-            await self._exchange.write(EMPTY)
-        if self._step.fault is Fault.SLOW_FIRST_TOKEN:
-            await self._exchange.pause(self._step.pause_s)
-
-    async def _send_all(self, deliver: Delivery) -> None:
-        """One piece is held back, so that the last one leaves together with the end of the body."""
-        if self._step.fault is Fault.RESET_AFTER_HEADERS:
-            await self._reset()
-            return
-        held: Piece | None = None
-        for piece in deliver.pieces:
-            if held is not None:
-                await self._exchange.write(held)
-            await self._exchange.pause(self._wait_before_s(piece, first=held is None))
-            held = piece
-        await self._end(held or EMPTY)
-
-    async def _end(self, last: Piece) -> None:
-        if self._step.fault not in BREAKS_OFF:
-            await self._exchange.finish(last)
-            return
-        await self._exchange.write(last)
-        match self._step.fault:
-            case Fault.STALL:
-                await self._exchange.until_gone()
-            case Fault.CLOSE_MID_STREAM:
-                self._exchange.wire.close()
-            case Fault.RESET_MID_STREAM:
-                await self._reset()
-            case _:
-                await self._exchange.finish(EMPTY, whole=False)
-
-    async def _reset(self) -> None:
-        await self._exchange.pause(BEFORE_RESET_S)
-        self._exchange.wire.reset()
-
-    def _first_wait_s(self) -> float:
-        """To the first token of a stream, or to the last of a whole answer."""
-        model_name = self._answer.model_name
-        wait_s = self._tempo.first_token_s(model_name)
-        if self._exchange.streamed:
-            return wait_s
-        return wait_s + self._answer.completion_tokens * self._tempo.token_s(model_name)
-
-    def _wait_before_s(self, piece: Piece, *, first: bool) -> float:
-        if first:
-            return 0.0
-        if self._step.fault is Fault.SLOW_DRIP:
-            return self._step.pause_s
-        if piece.tokens and self._exchange.streamed:
-            return self._tempo.token_s(self._answer.model_name)
-        return 0.0
+        performance = Performance(exchange, self._tempo, request, answer, step)
+        await performance.play(delivery(request, answer, step))
 
 
 def _decoded(body: bytes) -> ChatRequest:

@@ -26,6 +26,12 @@ class Wire(Protocol):
     def close(self) -> None:
         """End the connection, inside the body or not, after what was written."""
 
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on listening. Not possible under TLS."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes as they are; waits for a slow reader. Raises OSError where the client has gone."""
+
 
 class ClientGone(Exception):
     """The client has hung up: nothing more can be sent."""
@@ -80,6 +86,13 @@ class Exchange:
     async def write(self, piece: Piece) -> None:
         await self._say({"type": "http.response.body", "body": piece.data, "more_body": True})
         self._count(piece)
+
+    async def spill(self, data: bytes) -> None:
+        """Bytes past HTTP's framing: not counted, since they are no part of an answer's body."""
+        try:
+            await self.wire.write(data)
+        except OSError:
+            raise ClientGone from None
 
     async def finish(self, piece: Piece, *, whole: bool = True) -> None:
         """The end of the body; `whole` False: but not of the answer."""

@@ -4,6 +4,7 @@ Does not wait and does not touch the connection: that is `app`'s.
 """
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -13,17 +14,29 @@ from math import ceil
 import msgspec
 
 from gateway.simulator.answers import Answer, ChatRequest
+from gateway.simulator.bomb import bomb
 from gateway.simulator.rendering import Piece, UsageStyle, error_json, event, stream_pieces, whole_body
-from gateway.simulator.script import Fault, Step
+from gateway.simulator.script import HUGE_BYTES, Fault, Step
 
 Header = tuple[bytes, bytes]
 
 JSON: Header = (b"content-type", b"application/json")
 EVENTS: Header = (b"content-type", b"text/event-stream; charset=utf-8")
 HTML: Header = (b"content-type", b"text/html; charset=utf-8")
+_ZIPPED: Header = (b"content-encoding", b"gzip")
 
 BREAKS_OFF = frozenset(
-    (Fault.STALL, Fault.TRUNCATED, Fault.ERROR_EVENT, Fault.CLOSE_MID_STREAM, Fault.RESET_MID_STREAM)
+    (
+        Fault.STALL,
+        Fault.TRUNCATED,
+        Fault.ERROR_EVENT,
+        Fault.CLOSE_MID_STREAM,
+        Fault.RESET_MID_STREAM,
+        Fault.TRUNCATED_CHUNK,
+        Fault.HALF_CLOSE,
+        Fault.ENDLESS_LINE,
+        Fault.TOOL_CALL_CUT,
+    )
 )
 """After `after_tokens` tokens no more of the answer is sent."""
 
@@ -38,6 +51,7 @@ _USAGE_STYLES = {
 }
 _DRIP_BYTES = 16
 _BLOCK_BYTES = 64 * 1024
+_HUGE_HEADER: Header = (b"x-simulated-padding", b"x" * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class ErrorText:
     message: str
     type: str
     code: str | None = None
+    param: str | None = None
 
 
 ERRORS: dict[int, ErrorText] = {
@@ -75,12 +90,21 @@ ERRORS: dict[int, ErrorText] = {
     529: ErrorText("Simulated: overloaded.", "overloaded_error", "overloaded"),
 }
 
+CONTEXT_OVERFLOW = ErrorText(
+    "This model's maximum context length is 8192 tokens. However, your messages resulted in 10004 tokens. "
+    "Please reduce the length of the messages.",
+    "invalid_request_error",
+    "context_length_exceeded",
+    "messages",
+)
+"""OpenAI's own sentence, by which clients have learned to know it."""
+
 
 def error_answer(status: int, step: Step, credential: str, now_s: float) -> Ready:
     """An error in OpenAI's shape; the step's text is said instead of the usual message."""
-    said = ERRORS[status]
+    said = CONTEXT_OVERFLOW if step.fault is Fault.CONTEXT_OVERFLOW else ERRORS[status]
     message = step.text or said.message.format(credential=credential)
-    body = msgspec.json.encode(error_json(message, said.type, said.code))
+    body = msgspec.json.encode(error_json(message, said.type, said.code, said.param))
     return Ready(status, (JSON, *_retry_after(step, now_s)), body)
 
 
@@ -113,9 +137,31 @@ def delivery(request: ChatRequest, answer: Answer, step: Step) -> Delivery:
     """The answer, whole or streamed, with the fault of the step in it."""
     content_type = EVENTS if request.stream else JSON
     pieces = _streamed(request, answer, step) if request.stream else _whole(answer, step)
-    if step.fault is Fault.GZIP:
-        return Delivery((content_type, (b"content-encoding", b"gzip")), [_zipped(pieces)])
+    match step.fault:
+        case Fault.GZIP:
+            zipped = _zipped_events(pieces) if request.stream else [_zipped(pieces)]
+            return Delivery((content_type, _ZIPPED), zipped)
+        case Fault.GZIP_BOMB:
+            return Delivery((content_type, _ZIPPED), [_bomb(pieces, huge_bytes(step))])
+        case Fault.LENGTH_TOO_LONG | Fault.LENGTH_TOO_SHORT:
+            return _miscounted(content_type, list(pieces), step)
+        case Fault.HUGE_HEADER:
+            return Delivery((content_type, _HUGE_HEADER), pieces)
     return Delivery((content_type,), pieces)
+
+
+def huge_bytes(step: Step) -> int:
+    """How large the step's huge fault is. Raises KeyError for a fault that is not huge."""
+    if step.body_bytes is not None or step.fault is None:
+        return step.body_bytes or 0
+    return HUGE_BYTES[step.fault]
+
+
+def _miscounted(content_type: Header, pieces: list[Piece], step: Step) -> Delivery:
+    """The whole answer under a Content-Length of twice or half its size."""
+    size = sum(len(piece.data) for piece in pieces)
+    said = size * 2 if step.fault is Fault.LENGTH_TOO_LONG else size // 2
+    return Delivery((content_type, (b"content-length", b"%d" % said)), pieces)
 
 
 def _streamed(request: ChatRequest, answer: Answer, step: Step) -> Iterable[Piece]:
@@ -124,7 +170,7 @@ def _streamed(request: ChatRequest, answer: Answer, step: Step) -> Iterable[Piec
         style = _USAGE_STYLES.get(step.fault, style)
     pieces = stream_pieces(answer, answer.usage, style)
     if step.fault is Fault.HUGE_BODY:
-        return chain([next(pieces)], _swollen(next(pieces), step.body_bytes), pieces)
+        return chain([next(pieces)], _swollen(next(pieces), huge_bytes(step)), pieces)
     return _until_struck(pieces, step) if step.fault in BREAKS_OFF else pieces
 
 
@@ -137,6 +183,9 @@ def _until_struck(pieces: Iterable[Piece], step: Step) -> Iterator[Piece]:
         yield piece
     if step.fault is Fault.ERROR_EVENT:
         yield _error_event(step)
+    if step.fault is Fault.ENDLESS_LINE:
+        yield Piece(b'data: {"id": "')
+        yield from _blanks(huge_bytes(step))
 
 
 def _whole(answer: Answer, step: Step) -> Iterable[Piece]:
@@ -144,21 +193,31 @@ def _whole(answer: Answer, step: Step) -> Iterable[Piece]:
     body = Piece(whole_body(answer, usage), answer.completion_tokens, usage)
     match step.fault:
         case Fault.HUGE_BODY:
-            return _swollen(body, step.body_bytes)
+            return _swollen(body, huge_bytes(step))
+        case Fault.ENDLESS_LINE:
+            return chain([_half(body)], _blanks(huge_bytes(step)))
         case Fault.SLOW_DRIP:
             return _dripped(body)
         case Fault() if step.fault in BREAKS_OFF:
-            return [Piece(body.data[: len(body.data) // 2])]
+            return [_half(body)]
     return [body]
+
+
+def _half(piece: Piece) -> Piece:
+    return Piece(piece.data[: len(piece.data) // 2])
 
 
 def _swollen(piece: Piece, by_bytes: int) -> Iterator[Piece]:
     """The same JSON with blanks after its first brace: valid, and as long as you like."""
     head, brace, rest = piece.data.partition(b"{")
     yield Piece(head + brace)
-    for start in range(0, by_bytes, _BLOCK_BYTES):
-        yield Piece(b" " * min(_BLOCK_BYTES, by_bytes - start))
+    yield from _blanks(by_bytes)
     yield Piece(rest, piece.tokens, piece.usage)
+
+
+def _blanks(count: int) -> Iterator[Piece]:
+    for start in range(0, count, _BLOCK_BYTES):
+        yield Piece(b" " * min(_BLOCK_BYTES, count - start))
 
 
 def _dripped(piece: Piece) -> Iterator[Piece]:
@@ -169,9 +228,29 @@ def _dripped(piece: Piece) -> Iterator[Piece]:
 
 
 def _zipped(pieces: Iterable[Piece]) -> Piece:
+    body = _joined(pieces)
+    return Piece(gzip.compress(body.data, mtime=0), body.tokens, body.usage)
+
+
+def _zipped_events(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Each event can be unpacked as soon as it has come, as a front that compresses streams does it."""
+    zipper = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    for piece in pieces:
+        yield Piece(zipper.compress(piece.data) + zipper.flush(zlib.Z_SYNC_FLUSH), piece.tokens, piece.usage)
+    yield Piece(zipper.flush())
+
+
+def _bomb(pieces: Iterable[Piece], by_bytes: int) -> Piece:
+    """Unpacked, it is the same answer with blanks after its first brace."""
+    body = _joined(pieces)
+    head, brace, rest = body.data.partition(b"{")
+    return Piece(bomb(head + brace, by_bytes, rest), body.tokens, body.usage)
+
+
+def _joined(pieces: Iterable[Piece]) -> Piece:
     parts = list(pieces)
     usages = [piece.usage for piece in parts if piece.usage is not None]
-    data = gzip.compress(b"".join(piece.data for piece in parts), mtime=0)
+    data = b"".join(piece.data for piece in parts)
     return Piece(data, sum(piece.tokens for piece in parts), usages[-1] if usages else None)
 
 
@@ -181,7 +260,11 @@ def _error_event(step: Step) -> Piece:
 
 
 def _retry_after(step: Step, now_s: float) -> tuple[Header, ...]:
+    if step.retry_after is not None:
+        return ((b"retry-after", step.retry_after.encode("latin-1", "replace")),)
     match step.fault:
+        case Fault.THROTTLED_ABSURD:
+            return ((b"retry-after", b"soon"),)
         case Fault.THROTTLED_SECONDS:
             return ((b"retry-after", b"%d" % ceil(step.retry_after_s)),)
         case Fault.THROTTLED_DATE:

@@ -74,8 +74,8 @@ def usage_json(usage: ReportedUsage) -> dict[str, Any]:
     }
 
 
-def error_json(message: str, type_: str, code: str | None) -> dict[str, Any]:
-    return {"error": {"message": message, "type": type_, "param": None, "code": code}}
+def error_json(message: str, type_: str, code: str | None, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
 def _frame(answer: Answer, kind: str) -> dict[str, Any]:

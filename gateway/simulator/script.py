@@ -25,6 +25,8 @@ class Fault(StrEnum):
     THROTTLED_SECONDS = "429-retry-after-seconds"
     THROTTLED_DATE = "429-retry-after-date"
     THROTTLED_MS = "429-retry-after-ms"
+    THROTTLED_ABSURD = "429-retry-after-absurd"
+    CONTEXT_OVERFLOW = "400-context-length-exceeded"
     SERVER_ERROR = "500"
     BAD_GATEWAY = "502"
     UNAVAILABLE = "503"
@@ -47,8 +49,28 @@ class Fault(StrEnum):
     GARBAGE_JSON = "garbage-json"
     GARBAGE_SSE = "garbage-sse"
     HUGE_BODY = "huge-body"
+    ENDLESS_LINE = "endless-line"
     GZIP = "gzip"
+    GZIP_BOMB = "gzip-bomb"
     REDIRECT = "redirect"
+
+    UNASKED_INTERIM = "unasked-1xx"
+    ENDLESS_INTERIM = "endless-1xx"
+    ENDLESS_HEADERS = "endless-headers"
+    HUGE_HEADER = "huge-header"
+    CLOSE_IN_HEADERS = "close-in-headers"
+    NOT_HTTP = "not-http"
+    TRUNCATED_CHUNK = "truncated-chunk"
+    LENGTH_TOO_LONG = "content-length-too-long"
+    LENGTH_TOO_SHORT = "content-length-too-short"
+    HALF_CLOSE = "half-close-mid-stream"
+    CLOSE_AFTER_ANSWER = "close-after-answer"
+    SECOND_ANSWER = "second-answer"
+    SECOND_ANSWER_LATER = "second-answer-later"
+
+    TOOL_CALL_CUT = "tool-call-cut"
+    TOOL_CALL_BROKEN = "tool-call-broken-json"
+    MAX_TOKENS_IGNORED = "max-tokens-ignored"
 
     USAGE_BESIDE_CHOICES = "usage-beside-choices"
     USAGE_ON_EVERY_CHUNK = "usage-on-every-chunk"
@@ -79,6 +101,8 @@ WHAT_HAPPENS: dict[Fault, str] = {
     Fault.THROTTLED_SECONDS: "Rate limited, Retry-After in seconds (`retry_after_s`).",
     Fault.THROTTLED_DATE: "Rate limited, Retry-After as an HTTP date.",
     Fault.THROTTLED_MS: "Rate limited, retry-after-ms.",
+    Fault.THROTTLED_ABSURD: "Rate limited, with a Retry-After that is neither seconds nor a date.",
+    Fault.CONTEXT_OVERFLOW: "An error: the messages are longer than the context, in OpenAI's words.",
     Fault.SERVER_ERROR: "An error of the provider.",
     Fault.BAD_GATEWAY: "An error of the provider's front.",
     Fault.UNAVAILABLE: "An error: overloaded.",
@@ -98,8 +122,26 @@ WHAT_HAPPENS: dict[Fault, str] = {
     Fault.GARBAGE_JSON: "200 with JSON that breaks off.",
     Fault.GARBAGE_SSE: "200 with an event stream whose events are not JSON.",
     Fault.HUGE_BODY: "An answer of `body_bytes`; streamed, all in one event.",
-    Fault.GZIP: "Compressed although nobody asked.",
+    Fault.ENDLESS_LINE: "`after_tokens` tokens, then `body_bytes` of one line that never ends.",
+    Fault.GZIP: "Compressed although nobody asked; a stream event by event.",
+    Fault.GZIP_BOMB: "A small compressed answer that unpacks to `body_bytes`.",
     Fault.REDIRECT: "307 to another path of this simulator.",
+    Fault.UNASKED_INTERIM: "100, 102 and 103 before a good answer.",
+    Fault.ENDLESS_INTERIM: "102 again and again, and never an answer.",
+    Fault.ENDLESS_HEADERS: "200, and header lines until the client goes.",
+    Fault.HUGE_HEADER: "A good answer with one header of a mebibyte.",
+    Fault.CLOSE_IN_HEADERS: "The connection is closed in the middle of a header line.",
+    Fault.NOT_HTTP: "One line of another protocol (`text`), then the connection is closed.",
+    Fault.TRUNCATED_CHUNK: "`after_tokens` tokens, then the connection is closed inside a chunk.",
+    Fault.LENGTH_TOO_LONG: "Content-Length says more than comes before the connection is closed.",
+    Fault.LENGTH_TOO_SHORT: "Content-Length says half of what comes; the connection stays open.",
+    Fault.HALF_CLOSE: "`after_tokens` tokens, then the sending side alone is closed.",
+    Fault.CLOSE_AFTER_ANSWER: "A good answer; then the connection is closed, though none said so.",
+    Fault.SECOND_ANSWER: "A good answer, and at once another that nobody asked for.",
+    Fault.SECOND_ANSWER_LATER: "A good answer, and another once the connection lies idle.",
+    Fault.TOOL_CALL_CUT: "A tool call, asked for or not, whose stream ends after `after_tokens` tokens.",
+    Fault.TOOL_CALL_BROKEN: "A tool call, asked for or not, whose arguments are not JSON.",
+    Fault.MAX_TOKENS_IGNORED: "More tokens than `max_tokens` allows.",
     Fault.USAGE_BESIDE_CHOICES: "Usage on the last chunk that still has choices.",
     Fault.USAGE_ON_EVERY_CHUNK: "Usage so far on every chunk.",
     Fault.USAGE_MISSING: "No usage, asked for or not.",
@@ -117,7 +159,7 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     count: Annotated[int, Meta(ge=1)] | None = 1
 
     text: str | None = None
-    """What is answered; for an error, its message."""
+    """What is answered; for an error, its message; for a tool call's fault, the arguments."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
@@ -130,11 +172,19 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     after_tokens: int = 3
     """Where the faults of mid-stream strike. A whole answer breaks in its middle."""
     retry_after_s: float = 1.0
-    body_bytes: int = 80 * 1024 * 1024
-    """More than a gateway will usually take."""
+    retry_after: str | None = None
+    """The Retry-After of an error, word for word, in place of what its fault would say."""
+    body_bytes: int | None = None
+    """Of the huge faults; None: more than a gateway will usually take (`HUGE_BYTES`)."""
 
 
 GOOD_ANSWER = Step()
+
+HUGE_BYTES = {
+    Fault.HUGE_BODY: 80 * 1024 * 1024,
+    Fault.ENDLESS_LINE: 10 * 1024 * 1024,
+    Fault.GZIP_BOMB: 200 * 1024 * 1024,
+}
 
 
 class UnknownFault(LookupError):

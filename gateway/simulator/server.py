@@ -2,7 +2,7 @@
 
 Keep-alive, counted and chunked bodies, back-pressure; one request at a time on a connection.
 An application finds its `Wire` in `scope["extensions"]["penstock.transport"]`.
-Does not do TLS, HTTP/2, WebSockets or ASGI's lifespan.
+TLS where it is given a context. Does not do HTTP/2, WebSockets or ASGI's lifespan.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
+from ssl import SSLContext
 from typing import cast
 from urllib.parse import unquote_to_bytes
 
@@ -102,6 +103,9 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
+    def half_close(self) -> None:
+        self._transport.write_eof()
+
     async def stop(self) -> None:
         """Cancel what is being served, then drop the connection."""
         if self.task is not None:
@@ -153,6 +157,7 @@ class AnswerWriter:
         self._head: bytes | None = None
         self._started = False
         self._chunked = False
+        self._counted = False
         self.complete = False
 
     async def receive(self) -> Event:
@@ -165,6 +170,7 @@ class AnswerWriter:
     async def send(self, event: Event) -> None:
         if event["type"] == "http.response.start":
             self._head = _head_bytes(event["status"], event["headers"])
+            self._counted = any(name == b"content-length" for name, _ in event["headers"])
             return
         more = bool(event.get("more_body", False))
         data = self._framed(event.get("body", b""), more)
@@ -174,11 +180,16 @@ class AnswerWriter:
         self.complete = not more
 
     def _framed(self, body: bytes, more: bool) -> bytes:
-        """The body's bytes with their framing, after the head's last line where it is the first part."""
+        """The body's bytes with their framing, after the head's last line where it is the first part.
+
+        Where the application counted its body itself, right or wrong, that is the framing.
+        """
         if self._started:
             return self._chunks(body, more)
         self._started = True
         closing = b"" if self._request.head.keep_alive else b"connection: close\r\n"
+        if self._counted:
+            return closing + b"\r\n" + body
         if not more:
             return b"content-length: %d\r\n%b\r\n%b" % (len(body), closing, body)
         self._chunked = self._request.head.minor_version == 1
@@ -200,11 +211,13 @@ class SimulatorServer:
         self._app = app
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._scheme = "http"
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    async def start(self, host: str = "127.0.0.1", port: int = 0, tls: SSLContext | None = None) -> None:
         """Raises OSError where the address cannot be had."""
+        self._scheme = "http" if tls is None else "https"
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._app, self._connections), host, port, backlog=BACKLOG
+            lambda: Connection(self._app, self._connections), host, port, backlog=BACKLOG, ssl=tls
         )
 
     @property
@@ -212,7 +225,7 @@ class SimulatorServer:
         """What a client is configured with. Only while it listens."""
         assert self._server is not None, "start() comes first"
         host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
     async def stop(self) -> None:
         """Take no more connections and end those that are open. Calls in flight are cut."""
@@ -259,13 +272,14 @@ async def running_simulator(
     api_key: str | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    tls: SSLContext | None = None,
 ) -> AsyncIterator[RunningSimulator]:
     """A simulator that listens while the block runs. Raises OSError for its address or its journal."""
     book = Journal(journal, keep_bodies=keep_bodies)
     simulator = Simulator(speed=speed, seed=seed, journal=book, api_key=api_key)
     server = SimulatorServer(simulator)
     try:
-        await server.start(host, port)
+        await server.start(host, port, tls)
         yield RunningSimulator(simulator, server)
     finally:
         await server.stop()

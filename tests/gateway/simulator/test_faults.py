@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -56,6 +57,26 @@ async def test_a_429_may_say_it_as_an_http_date(client, simulator):
     _, headers, _ = await ask(client, chat())
     ahead = parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)
     assert 3500 < ahead.total_seconds() <= 3602
+
+
+@pytest.mark.parametrize("text", ["soon", "-5", "1e30", "Fri, 31 Dec 9999 23:59:59 GMT", ""])
+async def test_a_retry_after_is_said_word_for_word(client, simulator, text):
+    simulator.script([Step(fault=Fault.THROTTLED_ABSURD, retry_after=text)])
+    _, headers, _ = await ask(client, chat())
+    assert headers["retry-after"] == text
+
+
+async def test_any_error_may_say_when_to_come_back(client, simulator):
+    simulator.script([Step(fault=Fault.UNAVAILABLE, retry_after="3"), Step(fault=Fault.THROTTLED_ABSURD)])
+    said = [(await ask(client, chat()))[1]["retry-after"] for _ in range(2)]
+    assert said == ["3", "soon"]
+
+
+async def test_messages_that_are_too_long_are_told_in_openais_words(client):
+    _, _, body = await ask(client, chat(Fault.CONTEXT_OVERFLOW.model_name))
+    error = json.loads(body)["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    assert error["message"].startswith("This model's maximum context length is")
 
 
 async def test_a_401_repeats_the_credential_as_some_providers_do(client):
@@ -217,6 +238,80 @@ async def test_gzip_comes_unasked(client, request_for):
     _, headers, body = await ask(client, request_for(Fault.GZIP.model_name, max_tokens=2))
     assert headers["content-encoding"] == "gzip"
     assert b"simulated" in gzip.decompress(body)
+
+
+async def test_a_zipped_stream_can_be_unpacked_event_by_event(client, simulator):
+    unpacker, events_seen = zlib.decompressobj(wbits=31), []
+    simulator.script([Step(fault=Fault.GZIP)])
+    async with client.post("/v1/chat/completions", json=streamed(max_tokens=4)) as answer:
+        async for piece, _ in answer.content.iter_chunks():
+            events_seen.append(unpacker.decompress(piece).count(b"data: "))
+    assert answer.headers["content-encoding"] == "gzip"
+    assert events_seen[0] == 1
+    assert sum(events_seen) == 8
+    line = await ended(simulator)
+    assert (line.sent_whole, line.completion_tokens, line.usage.completion_tokens) == (True, 4, 4)
+
+
+@BOTH
+async def test_a_gzip_bomb_is_small_until_it_is_unpacked(client, simulator, request_for):
+    simulator.script([Step(fault=Fault.GZIP_BOMB, body_bytes=5_000_000)])
+    _, headers, body = await ask(client, request_for())
+    unpacked = gzip.decompress(body)
+    assert headers["content-encoding"] == "gzip"
+    assert len(body) < 20_000
+    assert len(unpacked) > 5_000_000
+    assert b"simulated" in unpacked
+
+
+async def test_a_bomb_that_is_not_told_its_size_has_two_hundred_mebibytes(client):
+    _, _, body = await ask(client, chat(Fault.GZIP_BOMB.model_name))
+    assert int.from_bytes(body[-4:], "little") > 200 << 20
+
+
+WEATHER = {
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}, "hour": {"type": "integer"}}},
+}
+TOOLS = {"tools": [{"type": "function", "function": WEATHER}]}
+
+
+@pytest.mark.parametrize(("asked", "name"), [(TOOLS, "weather"), ({}, "open_gate")])
+async def test_a_tool_calls_arguments_may_be_no_json(client, simulator, asked, name):
+    _, _, body = await ask(client, chat(Fault.TOOL_CALL_BROKEN.model_name, **asked))
+    choice = json.loads(body)["choices"][0]
+    called = choice["message"]["tool_calls"][0]["function"]
+    assert (choice["finish_reason"], called["name"]) == ("tool_calls", name)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(called["arguments"])
+    assert (await ended(simulator)).sent_whole
+
+
+async def test_a_tool_calls_arguments_can_be_told(client, simulator):
+    simulator.script([Step(fault=Fault.TOOL_CALL_BROKEN, text="{city: here}")])
+    _, _, body = await ask(client, chat(**TOOLS))
+    called = json.loads(body)["choices"][0]["message"]["tool_calls"][0]["function"]
+    assert called["arguments"] == "{city: here}"
+
+
+async def test_a_stream_may_end_inside_a_tool_call(client, simulator):
+    _, _, body = await ask(client, streamed(Fault.TOOL_CALL_CUT.model_name, **TOOLS))
+    chunks = events(body)
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    arguments = "".join(call["function"]["arguments"] for each in deltas for call in each["tool_calls"])
+    assert "[DONE]" not in chunks
+    assert {choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]} == {None}
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(arguments)
+    assert (await ended(simulator)).completion_tokens == 3
+
+
+@pytest.mark.parametrize("limit", [1, 7, 400])
+async def test_max_tokens_may_be_ignored(client, simulator, limit):
+    _, _, body = await ask(client, chat(Fault.MAX_TOKENS_IGNORED.model_name, max_tokens=limit))
+    answer, line = json.loads(body), await ended(simulator)
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] == line.completion_tokens > limit
 
 
 async def test_a_redirect_leads_elsewhere_on_the_same_simulator(client, simulator):
