@@ -19,10 +19,11 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from accounts.caller import Priority
 from accounts.changes import note_change
 from accounts.models import ApiKey, Membership, Team, User
 from accounts.queries import state_of
-from accounts.services import AlreadyRevoked, note_rights, revoke_key
+from accounts.services import AlreadyRevoked, note_rights, revoke_key, set_priority_ceiling
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 for _model in (EmailAddress, Authenticator, Group):
@@ -136,8 +137,10 @@ class TeamAdmin(NotedAdmin):
 class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
     """API keys to look at and to revoke; they are made on the page of keys. Nothing of a secret is shown."""
 
-    list_display = ["name", "team", "prefix", "state", "created_by", "created_at", "last_used"]
-    list_filter = ["team", ("revoked_at", admin.EmptyFieldListFilter)]
+    list_display = [
+        *("name", "team", "prefix", "state", "priority_ceiling", "created_by", "created_at", "last_used")
+    ]
+    list_filter = ["team", "priority_ceiling", ("revoked_at", admin.EmptyFieldListFilter)]
     list_select_related = ["team", "created_by"]
     search_fields = ["name", "team__name", "secrets__public_id"]
     fields = [
@@ -145,6 +148,7 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
         "team",
         "prefix",
         "state",
+        "priority_ceiling",
         "created_by",
         "created_at",
         "expires_at",
@@ -152,7 +156,7 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
         "revoked_at",
         "revoked_by",
     ]
-    actions = ["revoke"]
+    actions = ["revoke", "up_to_urgent", "up_to_normal", "only_batch"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         keys: QuerySet[ApiKey] = super().get_queryset(request).prefetch_related("secrets")
@@ -168,6 +172,9 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
         return False
 
     def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_superuser)
+
+    def has_raise_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.is_superuser)
 
     @admin.display(description="key")
@@ -188,6 +195,25 @@ class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
         self.message_user(
             request, f"{revoked} of {len(queryset)} keys revoked; the others were already.", messages.SUCCESS
         )
+
+    @admin.action(description="Let the selected API keys' calls be urgent", permissions=["raise"])
+    def up_to_urgent(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_ceiling(request, queryset, "urgent")
+
+    @admin.action(description="Let the selected API keys' calls be normal, not urgent", permissions=["raise"])
+    def up_to_normal(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_ceiling(request, queryset, "normal")
+
+    @admin.action(description="Let the selected API keys' calls be batch alone", permissions=["raise"])
+    def only_batch(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        self._set_ceiling(request, queryset, "batch")
+
+    def _set_ceiling(self, request: HttpRequest, queryset: QuerySet[ApiKey], ceiling: Priority) -> None:
+        for key in queryset:
+            set_priority_ceiling(key, ceiling)
+            self.log_change(request, key, f"Priority ceiling set to {ceiling}.")
+        names = ", ".join(key.name for key in queryset)
+        self.message_user(request, f"Calls are {ceiling} at most now with: {names}.", messages.SUCCESS)
 
     def _revoked(self, key: ApiKey, request: HttpRequest) -> bool:
         assert isinstance(request.user, User)

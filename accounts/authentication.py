@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import cast
 
 from django.db import Error as DatabaseTrouble
 from django.db import connections, transaction
 from django.db.models import Q
 
 from accounts import keys
-from accounts.caller import Caller, KeyCannotBeChecked
+from accounts.caller import Caller, KeyCannotBeChecked, Priority
 from accounts.models import KeySecret, PepperFingerprint
 
 log = logging.getLogger("penstock.authentication")
@@ -309,7 +310,8 @@ def _says_missing(missing: Sequence[str]) -> str:
 
 def _caller(secret: KeySecret) -> Caller:
     key = secret.key
-    return Caller(key.pk, key.team_id, key.expires_at.timestamp() if key.expires_at else None)
+    expires_at_s = key.expires_at.timestamp() if key.expires_at else None
+    return Caller(key.pk, key.team_id, expires_at_s, cast(Priority, key.priority_ceiling))
 
 
 def _write_use(secret_id: int, at: datetime) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 from django import forms
 from django.utils import timezone
 
-from accounts.models import Membership, Team, User
+from accounts.caller import Priority
+from accounts.models import ApiKey, Membership, Team, User
 
 LIFETIMES = {"": "Never", "30": "In 30 days", "90": "In 90 days", "365": "In a year"}
+PRIORITIES = [(each.value, each.label) for each in (ApiKey.Priority.NORMAL, ApiKey.Priority.BATCH)]
+"""What anybody may choose who makes a key: nobody goes before other teams by their own choice."""
 
 
 class NewKey(forms.Form):
@@ -24,6 +27,13 @@ class NewKey(forms.Form):
     expires = forms.ChoiceField(
         choices=list(LIFETIMES.items()), required=False, help_text="It stops working then."
     )
+    priority_ceiling = forms.ChoiceField(
+        label="Priority of its calls",
+        choices=PRIORITIES,
+        initial=ApiKey.Priority.NORMAL,
+        required=False,
+        help_text="At most, where calls wait for a free place. An administrator may raise it to urgent.",
+    )
     once = forms.CharField(widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, teams: Iterable[Team], **kwargs: Any) -> None:
@@ -34,6 +44,9 @@ class NewKey(forms.Form):
     def expires_at(self) -> datetime | None:
         days = self.cleaned_data["expires"]
         return timezone.now() + timedelta(days=int(days)) if days else None
+
+    def ceiling(self) -> Priority:
+        return "batch" if self.cleaned_data["priority_ceiling"] == ApiKey.Priority.BATCH else "normal"
 
 
 class NewMember(forms.Form):

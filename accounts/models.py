@@ -113,6 +113,11 @@ class Membership(models.Model):
 class ApiKey(models.Model):
     """A program's right to call. Its id and history stay when its secret changes."""
 
+    class Priority(models.TextChoices):
+        URGENT = "urgent", "Urgent"
+        NORMAL = "normal", "Normal"
+        BATCH = "batch", "Batch"
+
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100)
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
@@ -120,10 +125,22 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    priority_ceiling = models.CharField(
+        max_length=10,
+        choices=Priority,
+        default=Priority.NORMAL,
+        help_text="The most urgent that its calls may be, where calls wait for a target.",
+    )
 
     class Meta:
         ordering = ["-created_at", "-id"]
         verbose_name = "API key"
+        constraints = [
+            CheckConstraint(
+                condition=Q(priority_ceiling__in=["urgent", "normal", "batch"]),
+                name="api_key_has_a_known_priority_ceiling",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.name

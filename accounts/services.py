@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from accounts import keys
+from accounts.caller import Priority
 from accounts.changes import note_change
 from accounts.models import ApiKey, KeySecret, Membership, Team, User
 from accounts.signals import rights_changed
@@ -107,7 +108,12 @@ def remove_member(team: Team, user: User) -> None:
 
 
 def create_key(
-    team: Team, name: str, created_by: User | None, expires_at: datetime | None = None
+    team: Team,
+    name: str,
+    created_by: User | None,
+    expires_at: datetime | None = None,
+    *,
+    priority_ceiling: Priority = "normal",
 ) -> tuple[ApiKey, str]:
     """A new API key, and the key in clear: nothing can show it again. Raises NoName or ExpiryPassed.
 
@@ -119,7 +125,13 @@ def create_key(
     parts = keys.mint()
     pepper = settings.KEY_PEPPERS[0]
     with transaction.atomic():
-        key = ApiKey.objects.create(team=team, name=name, created_by=created_by, expires_at=expires_at)
+        key = ApiKey.objects.create(
+            team=team,
+            name=name,
+            created_by=created_by,
+            expires_at=expires_at,
+            priority_ceiling=priority_ceiling,
+        )
         KeySecret.objects.create(
             key=key,
             public_id=parts.public_id,
@@ -128,6 +140,14 @@ def create_key(
         )
         note_change()
     return key, parts.text
+
+
+def set_priority_ceiling(key: ApiKey, ceiling: Priority) -> None:
+    """The most urgent that the key's calls may be, from its commit on."""
+    with transaction.atomic():
+        key.priority_ceiling = ceiling
+        key.save(update_fields=["priority_ceiling"])
+        note_change()
 
 
 def revoke_key(key: ApiKey, by: User | None) -> None:

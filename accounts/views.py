@@ -191,7 +191,11 @@ def _close_form(request: HttpRequest, mark: str) -> bool:
 def _made(request: HttpRequest, form: NewKey) -> HttpResponse:
     try:
         key, text = services.create_key(
-            form.cleaned_data["team"], form.cleaned_data["name"], _me(request), form.expires_at()
+            form.cleaned_data["team"],
+            form.cleaned_data["name"],
+            _me(request),
+            form.expires_at(),
+            priority_ceiling=form.ceiling(),
         )
     except services.NotPossible as why:
         form.add_error("name", str(why))

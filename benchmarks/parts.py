@@ -8,6 +8,7 @@ bare loop against the benchmark's upstream.
 """
 
 import asyncio
+import random
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,12 +23,14 @@ from benchmarks.wire import ANSWER, MODEL_NAME, Wanted, request
 from gateway.endpoints import RelayApplication
 from gateway.ledger.journal import Journal
 from gateway.relay.admission import Admission
-from gateway.relay.attempts import Attempts, Limits
-from gateway.relay.catalog import Catalog, Price, Route, Target
+from gateway.relay.attempt import Attempt, Limits
+from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Target
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.pipeline import Relay
+from gateway.relay.ports import Change, PoolFigures
 from gateway.relay.records import Settled
-from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.relay.targets import Targets
+from gateway.relay.transports.aiohttp import AiohttpTransport
 
 ROUNDS, CALLS, AT_ONCE = 6, 10_000, 64
 PRICE = Price(1, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
@@ -37,7 +40,8 @@ HEAD, _, BODY = request(Wanted(), 8000, "pst_any").partition(b"\r\n\r\n")
 class AtOnce:
     """An answer that is there at once, and the place in a pool that it came from; costs nothing."""
 
-    status, content_type, retry_after, retry_after_ms = 200, "application/json", None, None
+    status, content_type, content_encoding = 200, "application/json", ""
+    retry_after, retry_after_ms = None, None
 
     async def send(self, call_id: str, body: bytes) -> "AtOnce":
         return self
@@ -62,6 +66,9 @@ class NoTransport:
 
     async def acquire(self, target: Target) -> AtOnce:
         return self.place
+
+    def figures(self) -> dict[int, PoolFigures]:
+        return {}
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -88,15 +95,26 @@ class House:
     def refused(self, team_id: int, key_id: int, route: str, code: str) -> None:
         """Nobody listens."""
 
+    def breaker_changed(self, target: Target, change: Change) -> None:
+        """Nobody listens."""
+
+    def credential_refused(self, target: Target, status: int) -> None:
+        """Nobody listens."""
+
+    def credential_accepted(self, target: Target) -> None:
+        """Nobody listens."""
+
 
 def target_at(base_url: str) -> Target:
-    return Target(1, "bench", base_url, MODEL_NAME, None, prices=(PRICE,))
+    pool = PoolConfig(max_connections=10_000)
+    return Target(1, "bench", base_url, MODEL_NAME, None, prices=(PRICE,), pool=pool)
 
 
 def application(journal: Journal) -> RelayApplication:
     house, limits, clock = House(target_at("http://upstream/v1")), Limits(), time.monotonic
-    attempts = Attempts(NoTransport(), limits, clock, time.time)
-    relay = Relay(house, Admission(journal, house, clock), attempts, journal, house, clock)
+    admission, targets = Admission(journal, house, clock), Targets(house, clock)
+    attempt = Attempt(limits, clock, time.time)
+    relay = Relay(house, admission, targets, NoTransport(), attempt, journal, house, random.random)
     lines = Lifelines(clock)
     return RelayApplication(relay, house, house, lines, limits, max_body_bytes=1 << 20, body_timeout_s=30)
 
@@ -139,7 +157,7 @@ async def measure(base_url: str, folder: Path) -> None:
     journal = Journal(folder / "journal", max_bytes=1 << 34)
     print(f"our own part: {await least_us(one_call(application(journal)), 1):.0f} us a call")
     journal.close()
-    transport, target = AiohttpTransport(PoolConfig(max_connections=10_000)), target_at(base_url)
+    transport, target = AiohttpTransport(), target_at(base_url)
 
     async def carried() -> None:
         answer = await (await transport.acquire(target)).send("0", BODY)

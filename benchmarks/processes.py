@@ -19,7 +19,7 @@ CPU_CLOCK = 2
 """The clock of a process's CPU time among its clocks, see clock_getcpuclockid(3)."""
 START_S = 30.0
 STOP_S = 10.0
-CONNECTIONS = "10000"
+CONNECTIONS = 10_000
 
 
 class CannotMeasure(Exception):
@@ -127,9 +127,8 @@ def gateway(folder: Path, upstream_port: int, core: int) -> Iterator[Served]:
     environ = {
         **dict.fromkeys(API_KEYS, ""),
         **provider_of(f"http://127.0.0.1:{upstream_port}/v1", MODEL_NAME),
-        "MAX_CONNECTIONS": CONNECTIONS,
     }
-    served = Served(folder, environ)
+    served = Served(folder, environ, {"max_connections": CONNECTIONS, "max_concurrency": CONNECTIONS})
     try:
         with on_core(core):
             served.start()

@@ -13,7 +13,7 @@ pages = get_asgi_application()
 
 from dashboard.companion import Live  # noqa: E402
 from dashboard.consumers import websocket_application  # noqa: E402
-from gateway import edge, health  # noqa: E402
+from gateway import edge, health, metrics  # noqa: E402
 from gateway.endpoints import JSON, Message, Receive, Reply, Scope, Send  # noqa: E402
 from gateway.errors import InvalidCall  # noqa: E402
 from gateway.lifespan import Gateway, lifespan  # noqa: E402
@@ -42,6 +42,8 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
         await gateway.relay(scope, receive, send)
     elif path in health.PATHS:
         await health.answer(gateway, path, send)
+    elif path == metrics.PATH:
+        await metrics.answer(gateway, scope, send, settings.ENV.metrics_token)
     else:
         await _page(scope, receive, send)
 

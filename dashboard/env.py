@@ -204,20 +204,12 @@ class Env:
     body_timeout_s: float = _setting(
         30.0, _seconds(0.1, 600), "A request body must have come whole by then, else 408."
     )
-    call_timeout_s: float = _setting(600.0, _seconds(1, 86400), "Deadline of a call from first byte to last.")
-    read_timeout_s: float = _setting(60.0, _seconds(0.1, 3600), "Longest silence of a provider's stream.")
+    call_timeout_s: float = _setting(600.0, _seconds(1, 86400), "Deadline of a call where neither it nor its route has one.")
     send_timeout_s: float = _setting(
         60.0, _seconds(0.1, 3600), "Longest time a client may leave a chunk unread."
     )
-    connect_timeout_s: float = _setting(
-        10.0, _seconds(0.1, 600), "Longest time to open a connection to a provider."
-    )
-    pool_timeout_s: float = _setting(
-        5.0, _seconds(0.01, 600), "Longest wait for a free connection of a target's pool."
-    )
-    max_connections: int = _setting(100, _integer(1, 100_000), "Connections of one target's pool.")
     max_answer_bytes: int = _setting(
-        64 * 1024 * 1024,
+        24 * 1024 * 1024,
         _integer(1024, 1 << 31),
         "Largest whole answer of a provider; more is a 502. Of a stream, each event may have 4 MiB.",
     )
@@ -229,6 +221,12 @@ class Env:
         _one_of("group", "strict"),
         "group: synced every 20 ms, so a power cut takes at most some 50 ms; "
         "strict: an answer's end waits for the disk.",
+    )
+    metrics_token: str = _setting(
+        "",
+        _text,
+        "Whoever reads /metrics brings it as a bearer token; where absent, only this machine may read them.",
+        shown=False,
     )
     journal_max_bytes: int = _setting(
         1 << 30,
@@ -261,6 +259,8 @@ def _check_together(env: Env) -> None:
         )
     if env.secret_key and _is_plain(env.secret_key):
         raise WrongSetting("SECRET_KEY is too short or too plain: use 50 random characters, or unset it.")
+    if env.metrics_token and len(env.metrics_token) < 16:
+        raise WrongSetting("METRICS_TOKEN is too short: use 16 random characters or more, or unset it.")
     for pepper in env.key_peppers:
         if len(pepper) < 32:
             raise WrongSetting(

@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "ninja",  # for the page of the API's documentation, whose scripts are then ours to serve
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -5,6 +5,7 @@ from django.urls import include, path
 
 from accounts import views as accounts
 from dashboard import views
+from dashboard.api import api
 
 urlpatterns = [
     path("", views.live, name="live"),
@@ -13,5 +14,6 @@ urlpatterns = [
     path("account/", accounts.account, name="account"),
     path("accounts/email/", accounts.not_here),  # an address is changed by an administrator
     path("accounts/", include("allauth.urls")),
+    path("api/", api.urls),
     path("admin/", admin.site.urls),
 ]

@@ -8,7 +8,9 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dashboard.settings")
 django.setup()
 
-from gateway import health  # noqa: E402
+from django.conf import settings  # noqa: E402
+
+from gateway import health, metrics  # noqa: E402
 from gateway.endpoints import Receive, Scope, Send  # noqa: E402
 from gateway.lifespan import Gateway, lifespan  # noqa: E402
 from gateway.relay.records import Settled  # noqa: E402
@@ -44,5 +46,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(gateway, receive, send)
     elif kind == "http" and scope["path"] in health.PATHS:
         await health.answer(gateway, scope["path"], send)
+    elif kind == "http" and scope["path"] == metrics.PATH:
+        await metrics.answer(gateway, scope, send, settings.ENV.metrics_token)
     elif kind == "http" and gateway.relay is not None:
         await gateway.relay(scope, receive, send)

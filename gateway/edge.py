@@ -11,12 +11,15 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from accounts.caller import Priority
 from gateway.errors import InvalidCall
 
 MOST_HEADERS = 100
 LARGEST_HEAD = 32 * 1024
 MOST_TAGS = 10
 LONGEST_TAG = 100
+LONGEST_TIMEOUT_S = 24 * 3600.0
+PRIORITIES: dict[bytes, Priority] = {b"urgent": "urgent", b"normal": "normal", b"batch": "batch"}
 HIGHEST_PORT = 65535
 BLANKS = " \t"
 
@@ -24,6 +27,7 @@ _NAME = rb"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 _HOST = re.compile(
     rb"(?:" + _NAME + rb"(?:\." + _NAME + rb"){0,126}\.?|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
 )
+_DECIMAL = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _ACTED_ON = frozenset(
     (
         b"host",
@@ -33,6 +37,8 @@ _ACTED_ON = frozenset(
         b"content-encoding",
         b"transfer-encoding",
         b"x-penstock-tags",
+        b"x-penstock-priority",
+        b"x-penstock-timeout",
     )
 )
 
@@ -47,12 +53,15 @@ class Head(Struct):
     content_encoding: bytes = b""
     content_length: int | None = None
     tags: dict[str, str] | None = None
+    priority: Priority | None = None
+    timeout_s: float | None = None
 
 
 def read_head(headers: Headers) -> Head:
     """Raises InvalidCall for a head that is too large, or has a header that may be read in two ways."""
     get = _acted_on(headers).get
     coding, length, tags = get(b"transfer-encoding"), get(b"content-length"), get(b"x-penstock-tags")
+    priority, timeout = get(b"x-penstock-priority"), get(b"x-penstock-timeout")
     if coding is not None and (length is not None or coding.lower() != b"chunked"):
         raise _bad_header(
             "Transfer-Encoding",
@@ -64,6 +73,8 @@ def read_head(headers: Headers) -> Head:
         get(b"content-encoding", b""),
         None if length is None else _length(length),
         None if tags is None else _tags(tags),
+        None if priority is None else _priority(priority),
+        None if timeout is None else _timeout_s(timeout),
     )
 
 
@@ -136,6 +147,23 @@ def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
         raise _bad_header("Content-Length", "Content-Length must be a whole number.")
     return int(value)
+
+
+def _priority(value: bytes) -> Priority:
+    found = PRIORITIES.get(value.strip().lower())
+    if found is None:
+        raise _bad_header("X-Penstock-Priority", "X-Penstock-Priority must be urgent, normal or batch.")
+    return found
+
+
+def _timeout_s(value: bytes) -> float:
+    """Seconds, as a plain decimal number."""
+    if _DECIMAL.fullmatch(value.strip()) is None or not 0 < float(value) <= LONGEST_TIMEOUT_S:
+        raise _bad_header(
+            "X-Penstock-Timeout",
+            f"X-Penstock-Timeout must be a number of seconds above 0 and at most {LONGEST_TIMEOUT_S:.0f}.",
+        )
+    return float(value)
 
 
 def _tags(value: bytes) -> dict[str, str]:

@@ -12,11 +12,18 @@ from typing import Any
 
 import msgspec
 
-from accounts.caller import Caller, KeyCannotBeChecked
+from accounts.caller import Caller, KeyCannotBeChecked, Priority
 from gateway import edge
-from gateway.errors import GatewayError, InvalidApiKey, InvalidCall, RouteNotAllowed, Unavailable
+from gateway.errors import (
+    GatewayError,
+    InvalidApiKey,
+    InvalidCall,
+    NotPermitted,
+    RouteNotAllowed,
+    Unavailable,
+)
 from gateway.relay.admission import Reservation, Trying
-from gateway.relay.attempts import Limits
+from gateway.relay.attempt import Limits
 from gateway.relay.call import new_call_id, understand
 from gateway.relay.catalog import Route
 from gateway.relay.lifeline import NEVER, Cut, Lifeline, Lifelines
@@ -51,19 +58,19 @@ class Reply:
         self.begun = False
 
     async def whole(self, body: bytes, reservation: Reservation) -> None:
-        spent_us = sum(each.latency_us for each in reservation.ended)
-        own_ms = (self.clock() - reservation.call.began) * 1000 - spent_us / 1000
-        last = reservation.ended[-1]
+        own_ms = (self.clock() - reservation.call.began) * 1000 - _spent_ms(reservation)
+        attempts = len(reservation.ended)
         headers = [
             JSON,
             (b"content-length", b"%d" % len(body)),
-            *self._facts(reservation, own_ms, last.attempt_no),
+            *self._facts(reservation, own_ms, attempts),
         ]
         await self._whole(200, headers, body)
 
     async def begin_stream(self, trying: Trying, reservation: Reservation) -> None:
         self.begun = True
-        own_ms = (trying.began - reservation.call.began) * 1000
+        waited_ms = (trying.queued_us + trying.backoff_us) / 1000
+        own_ms = (trying.began - reservation.call.began) * 1000 - _spent_ms(reservation) - waited_ms
         headers = [EVENTS, *self._facts(reservation, own_ms, trying.attempt_no)]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -108,14 +115,26 @@ class Reply:
         return (b"x-request-id", (self.call_id or new_call_id(time.time_ns())).encode())
 
     def _facts(self, reservation: Reservation, own_ms: float, attempts: int) -> list[tuple[bytes, bytes]]:
-        return [
+        step = reservation.step
+        assert step is not None
+        facts = [
             NO_STORE,
             NOSNIFF,
             self._id(),
-            (b"x-penstock-target", str(reservation.plan.steps[0].target).encode("ascii", "replace")),
+            (b"x-penstock-target", str(step.target).encode("ascii", "replace")),
             (b"x-penstock-attempts", b"%d" % attempts),
             (b"x-penstock-overhead-ms", b"%.3f" % own_ms),
         ]
+        if step.dropped:
+            facts.append((b"x-penstock-dropped", ", ".join(step.dropped).encode("ascii", "replace")))
+        if step.trimmed:
+            facts.append((b"x-penstock-trimmed", b"%d" % step.trimmed))
+        return facts
+
+
+def _spent_ms(reservation: Reservation) -> float:
+    """What the attempts that ended took, with the waits before them: none of it is overhead of ours."""
+    return sum(each.latency_us + each.queued_us + each.backoff_us for each in reservation.ended) / 1000
 
 
 class RelayApplication:
@@ -189,7 +208,7 @@ class RelayApplication:
             raise stopping()
         caller = await self._caller(head)
         body = await self._body(receive, head.content_length, line, began)
-        call = understand(body, self.lines.clock(), head.tags)
+        call = understand(body, self.lines.clock(), head.tags, _priority(head, caller), head.timeout_s)
         reply.call_id = call.call_id
         ear = Ear(receive, line)
         try:
@@ -268,13 +287,29 @@ class Ear:
         if heard.cancelled():
             return
         if heard.result()["type"] == "http.disconnect":
-            self._line.cut_off(Cut.HUNG_UP)
+            self._line.hang_up()
         else:
             self._listen()
 
     def close(self) -> None:
         self._heard.remove_done_callback(self._hear)
         self._heard.cancel()
+
+
+URGENCY = {"urgent": 0, "normal": 1, "batch": 2}
+
+
+def _priority(head: edge.Head, caller: Caller) -> Priority:
+    """What the call asks for, else normal or less. Raises NotPermitted above the key's ceiling."""
+    ceiling = caller.priority_ceiling
+    if head.priority is None:
+        return "batch" if ceiling == "batch" else "normal"
+    if URGENCY[head.priority] < URGENCY[ceiling]:
+        raise NotPermitted(
+            f"This API key's calls may be {ceiling} at most, and this one asks to be {head.priority}. "
+            "Leave X-Penstock-Priority out, or ask the key's owner."
+        )
+    return head.priority
 
 
 def _wrong_method(right: str) -> InvalidCall:

@@ -180,7 +180,9 @@ def _add_target(preset: RoutePreset, wanted: Registration, provider: Provider, c
         preset.model_name, unpriced=Route.Unpriced.REFUSED if prices else Route.Unpriced.ALLOWED
     )
     services.add_aliases(route, preset.aliases)
-    target = services.add_target(route, provider, preset.upstream_model, order=wanted.order)
+    target = services.add_target(
+        route, provider, preset.upstream_model, order=wanted.order, parameters=preset.parameters
+    )
     for each in prices:
         services.add_price(
             target,

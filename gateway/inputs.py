@@ -1,12 +1,36 @@
-"""What an operator may write: names, addresses and credentials that cannot smuggle a line into a header.
+"""What an operator may write: names and addresses that cannot smuggle a line into a header, and settings.
 
 Pure: a value in, the clean value or a sentence out. Whether an address may be connected to is
 decided when it is resolved, not here.
 """
 
+import ssl
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.relay.parameters import check_rules
+
 NAME_LENGTH = 200
+CERTIFICATES_LENGTH = 100_000
+
+TARGET_RANGES: Mapping[str, tuple[float, float]] = {
+    "order": (0, 32_767),
+    "weight": (0, 1000),
+    "max_connections": (1, 10_000),
+    "max_keepalive_connections": (0, 10_000),
+    "keepalive_expiry_s": (0, 3600),
+    "connect_timeout_s": (0.01, 600),
+    "read_timeout_s": (0.01, 3600),
+    "write_timeout_s": (0.01, 3600),
+    "pool_timeout_s": (0.01, 600),
+    "max_concurrency": (1, 10_000),
+    "max_waiting": (0, 100_000),
+    "context_window": (1, 100_000_000),
+}
+"""The least and the most of each setting of a target."""
+ROUTE_RANGES: Mapping[str, tuple[float, float]] = {"timeout_s": (0.01, 86_400), "hang_up_drain_s": (0, 3600)}
+RANGES = {**TARGET_RANGES, **ROUTE_RANGES}
 
 
 class Unusable(ValueError):
@@ -60,3 +84,35 @@ def clean_base_url(raw: str, what: str) -> str:
     if "@" in parts.netloc:
         raise Unusable(f"{what} has a user name in it; give the credential by itself.")
     return url.rstrip("/")
+
+
+def clean_certificates(raw: str) -> str:
+    """Certificates in PEM, as OpenSSL will take them. Raises Unusable. Empty stays empty."""
+    pem = raw.strip()
+    if "PRIVATE KEY-----" in pem:
+        raise Unusable("There is a private key among the certificates: give the certificates alone.")
+    if len(pem) > CERTIFICATES_LENGTH:
+        raise Unusable(f"The certificates are longer than {CERTIFICATES_LENGTH} characters.")
+    if pem:
+        _load(pem)
+    return pem
+
+
+def _load(pem: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.encode("ascii").decode())
+    except (ssl.SSLError, ValueError):
+        raise Unusable(
+            "This is no certificate in PEM: paste all from -----BEGIN CERTIFICATE----- on."
+        ) from None
+
+
+def clean_parameters(raw: Any) -> dict[str, Any]:
+    """Rules by the name of their parameter, which is not looked at otherwise. Raises Unusable."""
+    if not isinstance(raw, dict):
+        raise Unusable("The parameters are an object of names and rules.")
+    try:
+        check_rules(raw)
+    except ValueError as why:
+        raise Unusable(str(why)) from None
+    return raw

@@ -6,6 +6,7 @@ import fcntl
 import gc
 import logging
 import os
+import random
 import signal
 import sys
 import time
@@ -21,18 +22,23 @@ from django.db import DatabaseError, connection
 from accounts.authentication import Authenticator, WrongPeppers, check_peppers
 from accounts.changes import change_number
 from accounts.signals import changed
+from gateway import upstreams
 from gateway.endpoints import RelayApplication
 from gateway.errors import JournalFull
 from gateway.ledger.journal import Journal
 from gateway.ledger.sweeper import sweep
 from gateway.ledger.writer import Writer, book
+from gateway.meter import Meter
+from gateway.news import DatabaseNews
+from gateway.relay import tokenizer
 from gateway.relay.admission import Admission
-from gateway.relay.attempts import Attempts, Limits
+from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.call import new_call_id
 from gateway.relay.lifeline import Cut, Lifelines
 from gateway.relay.pipeline import Relay
-from gateway.relay.ports import Listener
-from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.relay.ports import Listener, Transport
+from gateway.relay.targets import Targets, TargetState
+from gateway.relay.transports.choice import Transports
 from gateway.services import WrongCurrency, check_currency
 from gateway.snapshot import Snapshot
 
@@ -41,6 +47,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 """How often the change counter is read, so that another process's change is heard of in time."""
 FLUSH_USES_S = 10.0
+ASK_S = 5.0
+"""How long a page waits for the relay's loop to tell of its targets."""
 SWITCH_INTERVAL_S = 0.0002
 """A busy Python thread holds the relay's loop up for this long, not for the usual 5 ms."""
 
@@ -67,12 +75,15 @@ class Gateway:
     companion: Companion
     state: Literal["starting", "ready", "draining", "stopped"] = "starting"
     relay: RelayApplication | None = None
+    meter: Meter = field(init=False)
     _stack: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
     _tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _journal: Journal | None = None
     _writer: Writer | None = None
     _snapshot: Snapshot = field(default_factory=Snapshot)
     _keys: Authenticator | None = None
+    _targets: Targets | None = None
+    _transport: Transport | None = None
     _seen: int = -1
     _database_away: bool = False
 
@@ -93,11 +104,15 @@ class Gateway:
         self._writer.start()
         self.relay = await self._build(journal, keys)
         changed.connect(self._changed_here)
+        self._let_targets_be_asked()
         self._watch(threads)
         gc.collect()
         gc.freeze()  # what was made by now lives as long as the process
         gc.set_threshold(50_000, 20, 20)
         self.state = "ready"
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.companion.listener)
 
     def _hold_the_relay(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,6 +134,7 @@ class Gateway:
             sweep(root, book)
             self._seen = change_number()
             self._snapshot.refresh()
+            tokenizer.ready()
         except (WrongPeppers, WrongCurrency) as why:
             raise CannotStart(str(why)) from None
         except DatabaseError as why:
@@ -153,24 +169,20 @@ class Gateway:
     async def _build(self, journal: Journal, keys: Authenticator) -> RelayApplication:
         env = settings.ENV
         clock = time.monotonic
-        limits = Limits(env.call_timeout_s, env.read_timeout_s, env.send_timeout_s, env.max_answer_bytes)
-        transport = AiohttpTransport(
-            PoolConfig(
-                max_connections=env.max_connections,
-                connect_timeout_s=env.connect_timeout_s,
-                pool_timeout_s=env.pool_timeout_s,
-                allow_private=env.allow_private_upstreams,
-            )
-        )
+        limits = Limits(env.call_timeout_s, env.send_timeout_s, env.max_answer_bytes)
+        self._transport = transport = Transports(allow_private=env.allow_private_upstreams)
         self._stack.push_async_callback(transport.close)
-        listener = self.companion.listener
+        listener = self.meter
+        self._targets = targets = Targets(self._open_news(), clock)
         relay = Relay(
             self._snapshot,
             Admission(journal, listener, clock),
-            Attempts(transport, limits, clock, time.time),
+            targets,
+            transport,
+            Attempt(limits, clock, time.time),
             journal,
             listener,
-            clock,
+            random.random,
         )
         return RelayApplication(
             relay,
@@ -181,6 +193,31 @@ class Gateway:
             max_body_bytes=env.max_body_bytes,
             body_timeout_s=env.body_timeout_s,
         )
+
+    def _open_news(self) -> DatabaseNews:
+        news = DatabaseNews()
+        news.start()
+        self._stack.push_async_callback(asyncio.to_thread, news.stop)
+        return news
+
+    def targets(self) -> list[TargetState]:
+        """Every target as it is at this moment; on the relay's loop only."""
+        if self._targets is None or self._transport is None:
+            return []
+        return self._targets.states(self._snapshot.current(), self._transport)
+
+    def _let_targets_be_asked(self) -> None:
+        """By pages and the API, which run in threads of their own."""
+        loop = asyncio.get_running_loop()
+
+        async def ask() -> list[TargetState]:
+            return self.targets()
+
+        def states() -> list[TargetState]:
+            return asyncio.run_coroutine_threadsafe(ask(), loop).result(ASK_S)
+
+        upstreams.install(states)
+        self._stack.callback(upstreams.install, None)
 
     def _watch(self, threads: ThreadPoolExecutor) -> None:
         assert self.relay is not None

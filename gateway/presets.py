@@ -5,10 +5,11 @@ and no credential is copied: a registration names the variable that holds it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gateway.inputs import Unusable, clean_base_url, clean_credential, clean_name
+from gateway.relay.catalog import Rule
 
 BY_MODEL_NAME = "by model name"
 """Price list: that of the vendor who made what the model name says."""
@@ -29,6 +30,8 @@ class RoutePreset:
     model_name: str
     upstream_model: str
     aliases: tuple[str, ...] = ()
+    parameters: Mapping[str, Rule] = field(default_factory=dict)
+    """What is done with parameters that the upstream model does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,19 @@ class Registration:
     simulated: bool = False
 
 
-def _same(*model_names: str) -> tuple[RoutePreset, ...]:
-    return tuple(RoutePreset(each, each) for each in model_names)
+def _same(*model_names: str, parameters: Mapping[str, Rule] | None = None) -> tuple[RoutePreset, ...]:
+    return tuple(RoutePreset(each, each, parameters=parameters or {}) for each in model_names)
+
+
+REASONS: Mapping[str, Rule] = {"max_tokens": "translate"}
+"""OpenAI's upstream models that reason take max_completion_tokens in its place, and refuse the old name."""
+OLDER: Mapping[str, Rule] = {
+    "max_completion_tokens": "translate",
+    "response_format": "translate",
+    "developer": "translate",
+}
+"""DeepSeek speaks an older dialect: it passes over the new name of the bound of tokens, so that no bound
+would hold, and takes neither schemas nor developer messages."""
 
 
 VENDORS = (
@@ -71,7 +85,10 @@ VENDORS = (
         slug="openai",
         name="OpenAI",
         base_url="https://api.openai.com/v1",
-        routes=_same("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini"),
+        routes=(
+            *_same("gpt-4.1", "gpt-4.1-mini", "gpt-4o", "gpt-4o-mini"),
+            *_same("gpt-5", "gpt-5-mini", parameters=REASONS),
+        ),
         order=1,
         price_list="openai",
         env_var="OPENAI_API_KEY",
@@ -80,7 +97,7 @@ VENDORS = (
         slug="deepseek",
         name="DeepSeek",
         base_url="https://api.deepseek.com/v1",
-        routes=_same("deepseek-chat", "deepseek-reasoner"),
+        routes=_same("deepseek-chat", "deepseek-reasoner", parameters=OLDER),
         order=2,
         price_list="deepseek",
         env_var="DEEPSEEK_API_KEY",

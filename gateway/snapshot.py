@@ -5,12 +5,23 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from typing import cast
 
 from django.conf import settings
 
 from gateway import credentials
 from gateway import models as m
-from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
+from gateway.relay.catalog import (
+    Catalog,
+    Lever,
+    Overflow,
+    PoolConfig,
+    Price,
+    Route,
+    Secret,
+    Target,
+    TransportName,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +45,9 @@ def read() -> Catalog:
     secrets = _secrets(m.Provider.objects.filter(enabled=True).select_related("credential"))
     prices = _prices(m.Price.objects.order_by("target_id", "valid_from"))
     targets: dict[int, list[Target]] = defaultdict(list)
-    rows = m.Target.objects.filter(enabled=True, provider__enabled=True).select_related("provider")
+    rows = m.Target.objects.filter(enabled=True, provider__enabled=True).select_related(
+        "provider__credential"
+    )
     for row in rows.order_by("order", "id"):
         if row.provider_id in secrets:
             targets[row.route_id].append(_target(row, secrets[row.provider_id], prices.get(row.pk, ())))
@@ -83,6 +96,37 @@ def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...])
         credential=credential,
         simulated=row.provider.simulated,
         prices=prices,
+        provider_id=row.provider_id,
+        order=row.order,
+        weight=row.weight,
+        transport=cast(TransportName, row.transport),
+        pool=_pool(row),
+        ca_pem=row.provider.ca_pem,
+        max_concurrency=row.max_concurrency,
+        max_waiting=row.max_waiting,
+        context_window=row.context_window,
+        parameters=row.parameters,
+        lever=cast(Lever, row.lever),
+        closed_at_us=_us(row.closed_at) if row.closed_at else 0,
+        credential_refused=_was_refused(row.provider),
+    )
+
+
+def _was_refused(provider: m.Provider) -> bool:
+    credential: m.Credential | None = getattr(provider, "credential", None)
+    return credential is not None and credential.refused_at is not None
+
+
+def _pool(row: m.Target) -> PoolConfig:
+    return PoolConfig(
+        max_connections=row.max_connections,
+        max_keepalive_connections=row.max_keepalive_connections,
+        keepalive_expiry_s=row.keepalive_expiry_s,
+        connect_timeout_s=row.connect_timeout_s,
+        read_timeout_s=row.read_timeout_s,
+        write_timeout_s=row.write_timeout_s,
+        pool_timeout_s=row.pool_timeout_s,
+        http2=row.http2,
     )
 
 
@@ -92,4 +136,8 @@ def _route(row: m.Route, targets: tuple[Target, ...]) -> Route:
         targets=targets,
         unpriced_allowed=row.unpriced == m.Route.Unpriced.ALLOWED,
         created_at_s=int(row.created_at.timestamp()),
+        timeout_s=row.timeout_s,
+        overflow=cast(Overflow, row.overflow),
+        overflow_route=row.overflow_route,
+        hang_up_drain_s=row.hang_up_drain_s,
     )

@@ -15,11 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 ROOT = Path(__file__).resolve().parent.parent
 ADMIN_EMAIL = "alice@example.com"
 ADMIN_PASSWORD = "a-long-enough-passphrase"
 KEY = re.compile(r"pst_[0-9A-Za-z_]+")
 START_S = 60.0
+CONFIGURE = """
+from accounts.changes import note_change
+from gateway.management.commands.up import prepare
+from gateway.models import Target
+print(prepare().api_key)
+Target.objects.update(**{fields!r})
+note_change()
+"""
 
 
 def free_port() -> int:
@@ -46,6 +56,8 @@ class Served:
 
     var_dir: Path
     environ: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that every target gets before the first start."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     printed: str = ""
@@ -62,16 +74,9 @@ class Served:
     def start(self) -> None:
         """Returns when calls are served."""
         self.var_dir.mkdir(parents=True, exist_ok=True)
-        environ = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
-            "VAR_DIR": str(self.var_dir),
-            "PORT": str(self.port),
-            "PENSTOCK_ADMIN_EMAIL": ADMIN_EMAIL,
-            "PENSTOCK_ADMIN_PASSWORD": ADMIN_PASSWORD,
-            "DRAIN_S": "5",
-            **self.environ,
-        }
+        environ = self._environ()
+        if self.targets:
+            self.configure(**self.targets)
         out = (self.var_dir / "out.txt").open("w")
         err = (self.var_dir / "err.txt").open("a")
         self.process = subprocess.Popen(
@@ -87,7 +92,26 @@ class Served:
         err.close()
         eventually(self._is_ready, START_S, "the gateway's start")
         self.printed = (self.var_dir / "out.txt").read_text()
-        if found := KEY.search(self.printed):
+        self._note_key(self.printed)
+
+    def _environ(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
+            "VAR_DIR": str(self.var_dir),
+            "PORT": str(self.port),
+            "PENSTOCK_ADMIN_EMAIL": ADMIN_EMAIL,
+            "PENSTOCK_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "DRAIN_S": "5",
+            **self.environ,
+        }
+
+    def configure(self, **fields: Any) -> None:
+        """Give every target these settings; before the first start this sets the gateway up."""
+        self._note_key(self.manage("shell", "-c", CONFIGURE.format(fields=fields)))
+
+    def _note_key(self, printed: str) -> None:
+        if found := KEY.search(printed):
             self.api_key = found.group()
 
     def _is_ready(self) -> bool:
@@ -101,6 +125,17 @@ class Served:
             wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: wire.recv(65536), b"")).decode("utf-8", "replace")
         return ""
+
+    def figure(self, sample: str, **labels: str) -> float | None:
+        """What /metrics says: the sum of the samples with these labels; None: there is none."""
+        text = self.get("/metrics").partition("\r\n\r\n")[2]
+        found = [
+            each.value
+            for family in text_string_to_metric_families(text)
+            for each in family.samples
+            if each.name == sample and labels.items() <= each.labels.items()
+        ]
+        return sum(found) if found else None
 
     def kill(self) -> None:
         """SIGKILL to every process of the gateway at once, as a crash of the machine's memory would."""
@@ -127,16 +162,10 @@ class Served:
 
     def manage(self, *command: str) -> str:
         """Run a management command on the same VAR_DIR; returns what it printed."""
-        environ = {
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "dashboard.settings",
-            "VAR_DIR": str(self.var_dir),
-            **self.environ,
-        }
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
-            env=environ,
+            env=self._environ(),
             capture_output=True,
             text=True,
             check=True,
@@ -153,9 +182,12 @@ def _descendants(pid: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def serve(var_dir: Path, **environ: str) -> Iterator[Served]:
-    """A started gateway; whatever is left of it at the end is killed."""
-    running = Served(var_dir, environ)
+def serve(var_dir: Path, targets: Mapping[str, Any] | None = None, **environ: str) -> Iterator[Served]:
+    """A started gateway; whatever is left of it at the end is killed.
+
+    `targets` are settings that every target gets, under their names in `gateway.models.Target`.
+    """
+    running = Served(var_dir, environ, targets or {})
     try:
         running.start()
         yield running

@@ -27,7 +27,7 @@ import msgspec
 
 from gateway.errors import JournalFull
 from gateway.relay.ports import Ticket
-from gateway.relay.records import Dispatched, Opened, Record, Settled
+from gateway.relay.records import Dispatched, Opened, Record, Released, Settled
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,9 @@ HEAD = struct.Struct("<II")
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_EVERY_S = 0.02
 """So that a record is on the disk within 50 ms, the sync's own time included."""
-CALL_ROOM = 640
+CALL_ROOM = 704
 """Bytes of a `Settled` beyond what its `Opened` repeats."""
-ATTEMPT_ROOM = 192
+ATTEMPT_ROOM = 256
 """Bytes of an `AttemptEnded` beyond what its `Dispatched` repeats."""
 LOCK = "lock"
 
@@ -199,6 +199,13 @@ class Journal:
 
     def settle(self, ticket: Ticket, record: Settled) -> None:
         """Write down a call's end, in the room kept for it."""
+        self._end(ticket, record)
+
+    def release(self, ticket: Ticket, record: Released) -> None:
+        """Write down that the call was refused after all, in the room kept for its end."""
+        self._end(ticket, record)
+
+    def _end(self, ticket: Ticket, record: Settled | Released) -> None:
         payload = _encode(record)
         self._kept -= ticket.room
         ticket.room = 0

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gateway.ledger.journal import Held, frames, hold
-from gateway.relay.records import AttemptEnded, Dispatched, Opened, Record, Settled, Usage
+from gateway.relay.records import AttemptEnded, Dispatched, Opened, Record, Released, Settled, Usage
 
 log = logging.getLogger(__name__)
 
 
 def ends(records: Iterable[Record]) -> list[Settled]:
     """Every call of a journal with its end: its own, or `abandoned` where it has none.
+
+    A call that was refused after it was opened is none.
 
     Pure, and the same for the same records, so that adopting twice books once.
     """
@@ -27,6 +29,9 @@ def ends(records: Iterable[Record]) -> list[Settled]:
         if isinstance(record, Settled):
             settled[record.call_id] = record
             last_us = max(last_us, record.ended_at_us)
+        elif isinstance(record, Released):
+            opened.pop(record.call_id, None)
+            last_us = max(last_us, record.released_at_us)
         else:
             last_us = max(last_us, record.started_at_us)
             if isinstance(record, Opened):

@@ -15,7 +15,7 @@ from django.db import DatabaseError, DataError, IntegrityError, close_old_connec
 from gateway.ledger.journal import Journal, Segment
 from gateway.ledger.sweeper import sweep
 from gateway.models import Attempt, Entry
-from gateway.relay.records import Opened, Record, Settled
+from gateway.relay.records import Opened, Record, Released, Settled, Skipped
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,13 @@ def _entry(record: Settled) -> tuple[Any, ...]:
         record.cost_nanos,
         record.unpriced,
         _json(record.tags).decode() if record.tags else "{}",
+        record.priority,
+        _json([_skipped(each) for each in record.skipped]).decode() if record.skipped else "[]",
     )
+
+
+def _skipped(skipped: Skipped) -> dict[str, Any]:
+    return {name: getattr(skipped, name) for name in Skipped.__struct_fields__}
 
 
 def _attempts(record: Settled) -> Iterable[tuple[Any, ...]]:
@@ -122,6 +128,11 @@ def _attempts(record: Settled) -> Iterable[tuple[Any, ...]]:
             each.usage.basis,
             each.price_id,
             each.cost_nanos,
+            each.code,
+            each.queued_us,
+            each.backoff_us,
+            each.probe,
+            each.trimmed,
         )
 
 
@@ -219,6 +230,8 @@ class Writer:
     def _note(self, record: Record, segment: Segment) -> None:
         if isinstance(record, Settled):
             self._settled.append(record)
+            self._open.pop(record.call_id, None)
+        elif isinstance(record, Released):
             self._open.pop(record.call_id, None)
         elif isinstance(record, Opened):
             self._open[record.call_id] = segment

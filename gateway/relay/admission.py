@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Literal
 
 from msgspec import Struct
 
@@ -17,13 +18,18 @@ from gateway.relay.records import (
     CallOutcome,
     Dispatched,
     Opened,
+    Released,
     Settled,
+    Skipped,
     Usage,
 )
 from gateway.relay.routing import Plan, Step
+from gateway.relay.tokenizer import tokens_of_prompt
 from gateway.relay.usage import estimated
 
 NOTHING = Usage()
+MOST_SKIPPED = 4
+"""Passed-over targets that an entry names; the journal keeps room for so many."""
 
 
 class Trying(Struct):
@@ -33,8 +39,13 @@ class Trying(Struct):
     attempt_no: int
     started_at_us: int
     began: float
+    queued_us: int = 0
+    backoff_us: int = 0
+    probe: bool = False
     status: int | None = None
     first_token: float | None = None
+    spoke: Callable[[], None] | None = None
+    """To be called at the first token, where somebody waits for it."""
 
 
 class Reservation(Struct):
@@ -48,17 +59,27 @@ class Reservation(Struct):
     clock: Callable[[], float]
     ticket: Ticket
     trying: Trying | None = None
+    step: Step | None = None
+    """Of the last attempt."""
     ended: list[AttemptEnded] = []
     settled: bool = False
     first_token_us: int | None = None
     unpriced: bool = False
+    simulated: bool = False
+    skipped: list[Skipped] = []
 
-    def dispatch(self, step: Step) -> Trying:
+    def skip(self, step: Step, why: Literal["open", "full"]) -> None:
+        """A target is passed over without an attempt."""
+        target = step.target
+        if len(self.skipped) < MOST_SKIPPED and all(each.target_id != target.id for each in self.skipped):
+            self.skipped.append(Skipped(target.id, target.provider, target.upstream_model, why))
+
+    def dispatch(self, step: Step, queued_us: int = 0, backoff_us: int = 0, *, probe: bool = False) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
         attempt_no = len(self.ended) + 1
         worst = Usage(self.call.prompt_bytes, self.call.max_tokens, 0, "estimated")
         target, price = step.target, step.price
-        trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock())
+        trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock(), queued_us, backoff_us, probe)
         self.journal.dispatch(
             self.ticket,
             Dispatched(
@@ -74,11 +95,12 @@ class Reservation(Struct):
             ),
         )
         self.unpriced = self.unpriced or price is None
-        self.trying = trying
+        self.simulated = target.simulated
+        self.trying, self.step = trying, step
         return trying
 
-    def attempt_ended(self, outcome: AttemptOutcome, usage: Usage) -> None:
-        """The attempt under way is over."""
+    def attempt_ended(self, outcome: AttemptOutcome, usage: Usage, code: str = "") -> None:
+        """The attempt under way is over; `code` says what went wrong, in a word."""
         trying, self.trying = self.trying, None
         assert trying is not None
         target, price = trying.step.target, trying.step.price
@@ -99,8 +121,27 @@ class Reservation(Struct):
                 usage,
                 None if price is None else price.id,
                 cost_nanos(usage, price),
+                code,
+                trying.queued_us,
+                trying.backoff_us,
+                trying.probe,
+                trying.step.trimmed,
             )
         )
+
+    def prompt_usage(self, output_tokens: int = 0) -> Usage:
+        """The prompt as it was sent with the attempt under way, counted here, and so many output tokens."""
+        assert self.trying is not None
+        step = self.trying.step
+        prompt = tokens_of_prompt(step.fields, step.target.upstream_model)
+        return estimated(prompt, output_tokens)
+
+    def release(self, code: str) -> None:
+        """The call is refused after all, before anything was sent: no entry, and it is counted as refused."""
+        call, caller = self.call, self.caller
+        self.journal.release(self.ticket, Released(call.call_id, time.time_ns() // 1000))
+        self.settled = True
+        self.listener.refused(caller.team_id, caller.key_id, self.plan.model_name, code)
 
     def settle(self, outcome: CallOutcome, status: int, code: str = "") -> None:
         """Close the books on this call; a second time does nothing."""
@@ -114,9 +155,9 @@ class Reservation(Struct):
             time.time_ns() // 1000,
             self.caller.team_id,
             self.caller.key_id,
-            self.plan.route.model_name,
+            self.plan.model_name,
             call.streamed,
-            self.plan.simulated,
+            self.simulated,
             call.tags,
             outcome,
             status,
@@ -127,6 +168,8 @@ class Reservation(Struct):
             attempts[0].cost_nanos if len(attempts) == 1 else sum(each.cost_nanos for each in attempts),
             self.unpriced,
             tuple(attempts),
+            call.priority,
+            tuple(self.skipped),
         )
         self.journal.settle(self.ticket, record)
         self.settled = True
@@ -140,7 +183,7 @@ class Reservation(Struct):
     ) -> None:
         if not self.settled:
             if self.trying is not None:  # the provider may have done the work
-                self.attempt_ended("failed", estimated(self.call.prompt_bytes, 0))
+                self.attempt_ended("failed", self.prompt_usage(), "internal_error")
             self.settle("failed", 500, "internal_error")
 
 
@@ -158,13 +201,15 @@ class Admission:
                 call.started_at_us,
                 caller.team_id,
                 caller.key_id,
-                plan.route.model_name,
+                plan.model_name,
                 call.streamed,
                 plan.simulated,
                 call.tags,
             )
         )
-        return Reservation(call, caller, plan, self._journal, self._listener, self._clock, ticket)
+        return Reservation(
+            call, caller, plan, self._journal, self._listener, self._clock, ticket, simulated=plan.simulated
+        )
 
 
 def _us(seconds: float) -> int:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from accounts.caller import Priority
 from gateway.errors import InvalidCall
 
 _DECODE = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -50,16 +51,19 @@ class Call(Struct):
     stream_options: dict[str, Raw]
     """As the client gave them; empty for a whole answer."""
     tags: dict[str, str] | None = None
+    priority: Priority = "normal"
+    timeout_s: float | None = None
+    """The client's own deadline; None: the route's."""
 
     @property
     def prompt_bytes(self) -> int:
         return len(memoryview(self.fields["messages"]))
 
-    def body_for(self, upstream_model: str) -> bytes:
+    def body_for(self, upstream_model: str, fields: dict[str, Raw], *, asks_usage: bool = True) -> bytes:
         """The JSON that goes upstream: ours where we act, the client's own bytes elsewhere."""
-        fields = dict(self.fields)
+        fields = dict(fields)
         fields["model"] = Raw(_ENCODE(upstream_model))
-        if self.streamed:
+        if self.streamed and asks_usage:
             # With usage asked for: whoever pays wants to know.
             fields["stream_options"] = Raw(_ENCODE({**self.stream_options, "include_usage": True}))
         return _ENCODE(fields)
@@ -70,7 +74,13 @@ class Call(Struct):
         return bytes(self.stream_options.get("include_usage", b"false")) == b"true"
 
 
-def understand(body: bytes, began: float, tags: dict[str, str] | None = None) -> Call:
+def understand(
+    body: bytes,
+    began: float,
+    tags: dict[str, str] | None = None,
+    priority: Priority = "normal",
+    timeout_s: float | None = None,
+) -> Call:
     """Make a Call of a request's body. Raises InvalidCall with the position or the parameter."""
     fields = _fields(body)
     model_name = _model_name(fields)
@@ -87,6 +97,8 @@ def understand(body: bytes, began: float, tags: dict[str, str] | None = None) ->
         fields=fields,
         stream_options=_options(fields.get("stream_options")) if streamed else {},
         tags=tags,
+        priority=priority,
+        timeout_s=timeout_s,
     )
 
 

@@ -35,9 +35,16 @@ class Lifeline:
 
     task: asyncio.Task[object]
     ends_at: float
+    clock: Callable[[], float]
     quiet_until: float = NEVER
     quiet_means: Cut = Cut.DEADLINE
     cut: Cut | None = None
+    next_cut: Cut | None = None
+    """What came while the task had not yet heard of `cut`."""
+    drain_s: float = 0.0
+    """How long the answer under way is read on for its usage once the client has gone; 0: not at all."""
+    gone: bool = False
+    """The client has gone, and the answer is read on without it."""
 
     def expect(self, until: float, else_cut: Cut) -> None:
         """Something must happen until then; the next `expect` replaces this one."""
@@ -48,6 +55,23 @@ class Lifeline:
         if self.cut is None:
             self.cut = why
             self.task.cancel()
+        elif self.next_cut is None:
+            self.next_cut = why
+
+    def hang_up(self) -> None:
+        """The client went away: the call ends, at once or when its answer has been read."""
+        if not self.drain_s:
+            self.cut_off(Cut.HUNG_UP)
+        elif not self.gone:
+            self.gone = True
+            self.ends_at = min(self.ends_at, self.clock() + self.drain_s)
+
+    def resume(self) -> None:
+        """The task has caught the end of one attempt and goes on to another."""
+        self.task.uncancel()
+        self.cut, self.quiet_until = None, NEVER
+        if self.next_cut is not None:
+            self.cut_off(self.next_cut)
 
     def recover(self) -> None:
         """The task has caught its cancellation and goes on to settle."""
@@ -69,7 +93,7 @@ class Lifelines:
 
     def open(self, task: asyncio.Task[object], began: float, timeout_s: float) -> Lifeline:
         """A fresh line whose only limit is the call's deadline."""
-        line = Lifeline(task, ends_at=began + timeout_s)
+        line = Lifeline(task, began + timeout_s, self.clock)
         self.lines.add(line)
         return line
 

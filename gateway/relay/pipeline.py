@@ -9,12 +9,16 @@ from accounts.caller import Caller
 from gateway import errors
 from gateway.relay import routing
 from gateway.relay.admission import Admission, Reservation
-from gateway.relay.attempts import Attempts
+from gateway.relay.attempt import Attempt
+from gateway.relay.attempts import Attempts, Course
 from gateway.relay.call import Call
 from gateway.relay.lifeline import Cut, Lifeline
-from gateway.relay.ports import Answer, Client, Journal, Listener, Routes
+from gateway.relay.ports import Answer, Client, Journal, Listener, Routes, Transport
 from gateway.relay.records import CallOutcome
+from gateway.relay.retry import POLICY, RetryPolicy
+from gateway.relay.routing import Plan
 from gateway.relay.stream import DONE, error_event
+from gateway.relay.targets import Targets
 
 GONE = 499
 """Status on the books of a call whose client had left (as nginx writes it)."""
@@ -35,54 +39,88 @@ class Relay:
         self,
         routes: Routes,
         admission: Admission,
-        attempts: Attempts,
+        targets: Targets,
+        transport: Transport,
+        attempt: Attempt,
         journal: Journal,
         listener: Listener,
-        clock: Callable[[], float],
+        draw: Callable[[], float],
+        policy: RetryPolicy = POLICY,
     ) -> None:
-        self._routes, self._admission, self._attempts = routes, admission, attempts
-        self._journal, self._listener, self._clock = journal, listener, clock
+        self._routes, self._admission, self._attempt = routes, admission, attempt
+        self._journal, self._listener, self._clock = journal, listener, attempt.clock
+        self._draw = draw
+        self._attempts = Attempts(targets, transport, attempt.clock, draw, self._rerouted, policy)
 
     async def carry(self, call: Call, caller: Caller, line: Lifeline, client: Client) -> None:
         """Answer the client, whatever happens. Raises GatewayError where nothing was sent to it yet."""
         try:
-            plan = routing.plan(call.model_name, caller, self._routes.current(), time.time_ns() // 1000)
+            plan = routing.plan(call, caller, self._routes.current(), time.time_ns() // 1000, self._draw)
             reservation = self._admission.admit(call, caller, plan)
         except errors.Refused as why:
             self._listener.refused(caller.team_id, caller.key_id, call.model_name[:200], why.code or "")
             raise
+        configured_s = plan.route.timeout_s or self._attempt.limits.call_timeout_s
+        line.ends_at = call.began + (call.timeout_s or configured_s)
+        course = Course(reservation, line, client, configured_s, list(plan.steps))
         with reservation:
             try:
-                await (self._stream if call.streamed else self._whole)(reservation, line, client)
+                await (self._stream if call.streamed else self._whole)(course)
             except errors.GatewayError as why:
-                await self._fail(why, reservation, client)
+                await self._fail(why, course)
             except asyncio.CancelledError:
                 if line.cut is None:
                     raise
                 line.recover()
-                await self._cut(line.cut, reservation, client)
+                await self._cut(line.cut, course)
 
-    async def _whole(self, reservation: Reservation, line: Lifeline, client: Client) -> None:
-        body = await self._attempts.whole(reservation.plan.steps[0], reservation, line)
+    def _rerouted(self, reservation: Reservation) -> Plan:
+        """Another route for messages that are too long for this one, checked and priced anew."""
+        return routing.rerouted(
+            reservation.plan.route,
+            reservation.call,
+            reservation.caller,
+            self._routes.current(),
+            time.time_ns() // 1000,
+            self._draw,
+        )
+
+    async def _whole(self, course: Course) -> None:
+        reservation, line = course.reservation, course.line
+        body = await self._attempts.run(course, self._attempt.whole)
+        if line.gone:
+            self._settle_hung_up(reservation)
+            return
         reservation.settle("answered", 200)
         await self._journal.on_disk()
-        line.expect(self._clock() + self._attempts.limits.send_timeout_s, Cut.SLOW_READER)
-        await client.whole(body, reservation)
+        line.expect(self._clock() + self._attempt.limits.send_timeout_s, Cut.SLOW_READER)
+        await course.client.whole(body, reservation)
 
-    async def _stream(self, reservation: Reservation, line: Lifeline, client: Client) -> None:
-        answer = await self._attempts.streamed(reservation.plan.steps[0], reservation, line, client)
+    async def _stream(self, course: Course) -> None:
+        reservation, line = course.reservation, course.line
+        answer = await self._attempts.run(course, self._attempt.streamed)
         try:
+            if line.gone:
+                self._settle_hung_up(reservation)
+                return
             reservation.settle("answered", 200)
             await self._journal.on_disk()
-            line.expect(self._clock() + self._attempts.limits.send_timeout_s, Cut.SLOW_READER)
-            await client.end_stream(DONE)
+            line.expect(self._clock() + self._attempt.limits.send_timeout_s, Cut.SLOW_READER)
+            await course.client.end_stream(DONE)
             line.expect(self._clock() + LINGER_S, Cut.SILENT)
             await _to_its_end(answer)
         finally:
             answer.close()
 
-    async def _fail(self, why: errors.GatewayError, reservation: Reservation, client: Client) -> None:
+    async def _fail(self, why: errors.GatewayError, course: Course) -> None:
         """Settle first, then tell the client: as an answer of its own, or as the last event of its stream."""
+        reservation, client = course.reservation, course.client
+        if course.line.gone:
+            self._settle_hung_up(reservation)
+            return
+        if isinstance(why, errors.Refused) and not reservation.ended:
+            reservation.release(why.code or "")
+            raise why
         outcome: CallOutcome = "failed"
         if isinstance(why, errors.UpstreamRejected):
             outcome = "rejected"
@@ -95,18 +133,34 @@ class Relay:
             raise why
         await client.fail_stream(error_event(why.body()))
 
-    async def _cut(self, cut: Cut, reservation: Reservation, client: Client) -> None:
+    async def _cut(self, cut: Cut, course: Course) -> None:
         """The call was ended from outside."""
+        reservation = course.reservation
         if reservation.settled:
             return
-        provider = reservation.plan.steps[0].target.provider
-        if cut in (Cut.HUNG_UP, Cut.SLOW_READER):
-            reservation.settle("hung_up", GONE, "hung_up" if cut is Cut.HUNG_UP else "slow_reader")
+        if cut is Cut.HUNG_UP or course.line.gone:
+            self._settle_hung_up(reservation)
+        elif cut is Cut.SLOW_READER:
+            reservation.settle("hung_up", GONE, "slow_reader")
         elif cut is Cut.STOPPING:
-            await self._fail(stopping(), reservation, client)
+            await self._fail(stopping(), course)
         else:
-            told = errors.UpstreamTimedOut(f"The provider '{provider}' did not answer in time: {cut.value}.")
-            await self._fail(told, reservation, client)
+            await self._fail(_too_late(cut, reservation), course)
+
+    def _settle_hung_up(self, reservation: Reservation) -> None:
+        reservation.settle("hung_up", GONE, "hung_up")
+
+
+def _too_late(cut: Cut, reservation: Reservation) -> errors.GatewayError:
+    """What a client is told whose call took too long: at the provider's, or still in our line."""
+    if not reservation.ended:
+        return errors.Overloaded(
+            "No place at a provider came free before the call's deadline. Try again later."
+        )
+    provider = reservation.ended[-1].provider
+    late = errors.UpstreamTimedOut(f"The provider '{provider}' did not answer in time: {cut.value}.")
+    late.cause = cut.name.lower()
+    return late
 
 
 async def _to_its_end(answer: Answer) -> None:

@@ -1,17 +1,30 @@
 """Which targets, in which order, at what price: a pure decision."""
 
-from msgspec import Struct
+from collections.abc import Callable, Sequence
+from math import inf, log
+
+from msgspec import Raw, Struct
 
 from accounts.caller import Caller
-from gateway.errors import RouteNotAllowed, Unpriced
+from gateway.errors import ContextTooLong, ParameterRefused, RouteNotAllowed, Unpriced
+from gateway.relay import overflow, parameters
+from gateway.relay.call import Call
 from gateway.relay.catalog import Catalog, Price, Route, Target
+
+NO_TOOLS = Raw(b"")
 
 
 class Step(Struct, frozen=True):
-    """One target of a plan and the price in force when the plan was made."""
+    """One target of a plan, the price in force when the plan was made, and what is sent there."""
 
     target: Target
     price: Price | None
+    fields: dict[str, Raw]
+    """The call's top-level values as this target takes them."""
+    trimmed: int = 0
+    """Messages that were left out, the oldest first."""
+    dropped: tuple[str, ...] = ()
+    """Parameters that were left out, because the target does not take them."""
 
 
 class Plan(Struct, frozen=True):
@@ -19,20 +32,131 @@ class Plan(Struct, frozen=True):
 
     route: Route
     steps: tuple[Step, ...]
+    asked: str = ""
+    """The route that was asked for, where the messages were too long for it and `route` is the one
+    that it names for that."""
+
+    @property
+    def model_name(self) -> str:
+        """Under which the call is on the books: as it was asked for."""
+        return self.asked or self.route.model_name
 
     @property
     def simulated(self) -> bool:
         return self.steps[0].target.simulated
 
 
-def plan(model_name: str, caller: Caller, catalog: Catalog, now_us: int) -> Plan:
-    """Raises RouteNotAllowed where there is no such route, Unpriced where none of its targets has a price."""
-    route = catalog.routes.get(model_name)
+Draw = Callable[[], float]
+"""A random number from 0 up to 1."""
+
+
+def plan(call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) -> Plan:
+    """Raises RouteNotAllowed where there is no such route, Unpriced where none of its targets has a price,
+    ParameterRefused and ContextTooLong where none takes the call as it is."""
+    route = catalog.routes.get(call.model_name)
     if route is None or not route.targets:
-        raise RouteNotAllowed(model_name)
-    steps = tuple(Step(each, each.price_at(now_us)) for each in route.targets)
+        raise RouteNotAllowed(call.model_name)
+    steps = _priced(route, call, now_us)
+    steps = steps if len(steps) == 1 else in_order(steps, draw)
+    steps = _taking(steps, call)
+    fitting = [each for each in steps if _fits(each, call)]
+    if fitting:
+        return Plan(route, tuple(fitting))
+    return _shortened(route, steps) or rerouted(route, call, caller, catalog, now_us, draw)
+
+
+def rerouted(route: Route, call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) -> Plan:
+    """The plan on the route that this one names for long messages. Raises what `plan` raises.
+
+    One change of route is all: what is too long there as well is refused.
+    """
+    other = catalog.routes.get(route.overflow_route) if route.overflow == "reroute" else None
+    if other is None or other is route or not other.targets:
+        raise ContextTooLong(route.model_name)
+    steps = _taking(in_order(_priced(other, call, now_us), draw), call)
+    fitting = [each for each in steps if _fits(each, call)]
+    if fitting:
+        return Plan(other, tuple(fitting), route.model_name)
+    found = _shortened(other, steps)
+    if found is None:
+        raise ContextTooLong(route.model_name)
+    return Plan(other, found.steps, route.model_name)
+
+
+def _priced(route: Route, call: Call, now_us: int) -> list[Step]:
+    steps = [Step(each, each.price_at(now_us), call.fields) for each in route.targets]
     if not route.unpriced_allowed:
-        steps = tuple(each for each in steps if each.price is not None)
+        steps = [each for each in steps if each.price is not None]
     if not steps:
-        raise Unpriced(model_name)
-    return Plan(route, steps)
+        raise Unpriced(route.model_name)
+    return steps
+
+
+def in_order(steps: Sequence[Step], draw: Draw) -> list[Step]:
+    """By order; within one order at random, each target first as often as its weight says.
+
+    Weighted random sampling by Efraimidis and Spirakis (2006): the largest u^(1/w) goes first,
+    which is the smallest -log(u)/w. A weight of 0 goes last.
+    """
+    return sorted(steps, key=lambda each: (each.target.order, _lot(each.target.weight, draw)))
+
+
+def _lot(weight: int, draw: Draw) -> float:
+    return -log(1.0 - draw()) / weight if weight else inf
+
+
+def _taking(steps: list[Step], call: Call) -> list[Step]:
+    """The targets that take the call's parameters, each with its own version of them."""
+    if not any(each.target.parameters for each in steps):
+        return steps
+    found: list[Step] = []
+    refusal: ParameterRefused | None = None
+    for step in steps:
+        try:
+            made = parameters.adjusted(call.fields, step.target.parameters)
+        except parameters.ParameterNotTaken as why:
+            refusal = refusal or ParameterRefused(why.param, call.model_name, str(why))
+        else:
+            found.append(Step(step.target, step.price, made.fields, dropped=made.dropped))
+    if not found and refusal is not None:
+        raise refusal
+    return found
+
+
+def _fits(step: Step, call: Call) -> bool:
+    window = step.target.context_window
+    if window is None:
+        return True
+    fields = step.fields
+    size = len(memoryview(fields["messages"])) + len(memoryview(fields.get("tools", NO_TOOLS)))
+    if overflow.fits(size, call.max_tokens, window):
+        return True
+    return not overflow.exceeds(fields, step.target.upstream_model, overflow.answer_tokens(fields), window)
+
+
+def _shortened(route: Route, steps: list[Step]) -> Plan | None:
+    """The targets whose window the messages fit once the oldest are left out, if the route says so."""
+    if route.overflow != "trim":
+        return None
+    found = []
+    for step in steps:
+        window = step.target.context_window
+        assert window is not None  # who has none fits
+        fields, model = step.fields, step.target.upstream_model
+        room = overflow.room(fields, model, overflow.answer_tokens(fields), window)
+        shorter = overflow.trimmed(fields["messages"], model, room)
+        if shorter is not None and shorter.fits:
+            found.append(with_messages(step, shorter.messages, shorter.dropped))
+    return Plan(route, tuple(found)) if found else None
+
+
+def with_messages(step: Step, messages: Raw, dropped: int) -> Step:
+    """The step with fewer messages; `dropped` more than were left out before."""
+    fields = {**step.fields, "messages": messages}
+    return Step(step.target, step.price, fields, step.trimmed + dropped, step.dropped)
+
+
+def repriced(step: Step, now_us: int) -> Step:
+    """The step at the price that is in force now: waits and earlier attempts may have taken a while."""
+    price = step.target.price_at(now_us)
+    return step if price is step.price else Step(step.target, price, step.fields, step.trimmed, step.dropped)

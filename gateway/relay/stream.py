@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from gateway.errors import UpstreamFailed
 from gateway.relay import usage as tokens
 from gateway.relay.records import Usage
+from gateway.relay.tokenizer import SaidSoFar
 
 DONE = b"data: [DONE]\n\n"
 NULL = Raw(b"null")
@@ -25,9 +26,17 @@ class _Delta(Struct):
     reasoning_content: Raw = NULL
     refusal: Raw = NULL
 
-    def says_something(self) -> bool:
-        said = (self.content, self.tool_calls, self.reasoning_content, self.refusal)
-        return any(each is not NULL and bytes(each) not in _EMPTY for each in said)
+    def tell(self, said: SaidSoFar) -> bool:
+        """Add what is said here to what was said so far; whether it was anything."""
+        spoke = False
+        for each in (self.content, self.reasoning_content, self.refusal):
+            if each is not NULL and (text := bytes(each)) not in _EMPTY:
+                said.add(text)
+                spoke = True
+        if self.tool_calls is not NULL and (calls := bytes(self.tool_calls)) not in _EMPTY:
+            said.add_tool_calls(calls)
+            spoke = True
+        return spoke
 
 
 class _Choice(Struct):
@@ -53,7 +62,7 @@ _encode = msgspec.json.Encoder().encode
 class EventReader:
     """Bytes in, bytes to hand on out; remembers usage, how much was said, and whether it ended well."""
 
-    __slots__ = ("_held", "_limit", "_pass_usage", "done", "failure", "spoke", "usage", "written_tokens")
+    __slots__ = ("_held", "_limit", "_pass_usage", "done", "failure", "said", "spoke", "usage")
 
     def __init__(self, *, pass_usage: bool, limit: int) -> None:
         self._held = b""
@@ -65,8 +74,8 @@ class EventReader:
         self.usage: Usage | None = None
         self.spoke = False
         """Whether any content has come."""
-        self.written_tokens = 0
-        """Events with content, about one a token; counts only where usage is never reported."""
+        self.said = SaidSoFar()
+        """What was handed on; counted only where usage is never reported."""
 
     def feed(self, data: bytes) -> bytes:
         """The whole events among what has come, up to an error or a broken event.
@@ -92,7 +101,7 @@ class EventReader:
 
     def _hold(self, rest: bytes) -> None:
         if len(rest) > self._limit:
-            raise UpstreamFailed(f"The provider sent a stream event larger than {self._limit} bytes.")
+            raise _broken(f"it sent an event larger than {self._limit} bytes.")
         self._held = rest
 
     def _event(self, event: bytes) -> bytes | None:
@@ -113,15 +122,12 @@ class EventReader:
         except msgspec.ValidationError:
             return event  # JSON of another shape: not ours to judge
         except (msgspec.DecodeError, RecursionError):
-            raise UpstreamFailed("The provider's stream broke: it sent an event that is not JSON.") from None
+            raise _broken("it sent an event that is not JSON.") from None
         if chunk.error is not NULL and bytes(chunk.error) != b"null":
-            raise UpstreamFailed(
-                f"The provider ended the stream with an error. {_message(chunk.error)}".strip()
-            )
+            raise _broken_off(f"The provider ended the stream with an error. {_message(chunk.error)}".strip())
         for choice in chunk.choices or ():
-            if choice.delta is not None and choice.delta.says_something():
+            if choice.delta is not None and choice.delta.tell(self.said):
                 self.spoke = True
-                self.written_tokens += 1
         if chunk.usage is NULL or bytes(chunk.usage) == b"null":
             return event
         return self._usage(event, payload, chunk)
@@ -135,7 +141,7 @@ class EventReader:
         try:
             fields = _fields(payload)
         except RecursionError:  # the event was read with the stack a little less deep
-            raise UpstreamFailed("The provider's stream broke: an event is nested too deep.") from None
+            raise _broken("an event is nested too deep.") from None
         del fields["usage"]
         return b"data: " + _encode(fields)
 
@@ -146,6 +152,18 @@ def _payload(event: bytes) -> bytes | None:
         return event[5:].strip()
     lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def _broken(how: str) -> UpstreamFailed:
+    why = UpstreamFailed(f"The provider's stream broke: {how}")
+    why.cause = "not_an_answer"
+    return why
+
+
+def _broken_off(said: str) -> UpstreamFailed:
+    why = UpstreamFailed(said)
+    why.cause, why.again = "error_event", True
+    return why
 
 
 def _message(error: Raw) -> str:

@@ -1,5 +1,6 @@
 """What a provider's answer means: its statuses, its errors, its whole answers."""
 
+import asyncio
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -12,13 +13,18 @@ from gateway.relay import usage as tokens
 from gateway.relay.catalog import Target
 from gateway.relay.ports import Answer
 from gateway.relay.records import Usage
+from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.transports import TransportError
 
 LARGEST_ERROR = 64 * 1024
+ERROR_BODY_S = 2.0
+"""How long the words of an error are waited for once its status has come."""
 LONGEST_WAIT_S = 24 * 3600.0
 REJECTIONS = frozenset({400, 404, 413, 422})
 CREDENTIAL_REJECTED = frozenset({401, 402, 403})
 TIMEOUTS = frozenset({408, 504})
+PASSING = frozenset({408, 429, 500, 502, 503, 504, 529})
+"""Statuses that may be gone at the next try."""
 
 
 class _Message(Struct):
@@ -29,6 +35,9 @@ class _Message(Struct):
 
 class _Error(Struct):
     error: _Message | str | None = None
+    message: str = ""
+    code: str | int | None = None
+    param: str | None = None
 
 
 class _Content(Struct):
@@ -48,77 +57,111 @@ class _Usage(Struct):
     usage: Raw = Raw(b"null")
 
 
-_error = msgspec.json.Decoder(_Error)
+_error = msgspec.json.Decoder(_Error | list[_Error])
 _whole = msgspec.json.Decoder(_Whole)
 _usage = msgspec.json.Decoder(_Usage)
 _SECRET = re.compile(r"\b(sk|pk|key|Bearer)[-_ ][\w\-*.]{6,}")
 
 
-def usage_of_answer(body: bytes, prompt_bytes: int) -> Usage:
-    """Usage of a whole answer, estimated where none is reported. Raises UpstreamFailed if it is no JSON."""
+def usage_of_answer(body: bytes) -> Usage | None:
+    """Usage that a whole answer reports, or None. Raises UpstreamFailed if it is no JSON."""
     try:
         raw = _usage.decode(body).usage
     except (msgspec.DecodeError, RecursionError):
-        raise errors.UpstreamFailed(
+        raise not_an_answer(
             "The provider answered with something that is not a chat completion. Try again, or another model."
         ) from None
-    return tokens.reported(raw) or tokens.estimated(prompt_bytes, _counted(body))
+    return tokens.reported(raw)
 
 
-def _counted(body: bytes) -> int:
+def tokens_of_answer(body: bytes, upstream_model: str) -> int:
+    """Output tokens of a whole answer that reports no usage, counted from what it says."""
     try:
         choices = _whole.decode(body).choices
     except (msgspec.DecodeError, RecursionError):
         return tokens.tokens_of_text(len(body))
-    said = (part for each in choices for part in (each.message.content, each.message.tool_calls))
-    return tokens.tokens_of_text(sum(len(bytes(part)) for part in said if bytes(part) != b"null"))
+    said = SaidSoFar()
+    for each in choices:
+        said.add(bytes(each.message.content))
+        said.add_tool_calls(bytes(each.message.tool_calls))
+    return said.tokens(upstream_model)
+
+
+def not_an_answer(message: str) -> errors.UpstreamFailed:
+    """What came is no answer to a chat completion, whatever its status says."""
+    why = errors.UpstreamFailed(message)
+    why.cause = "not_an_answer"
+    return why
 
 
 async def failure_of(answer: Answer, target: Target, now_s: float) -> errors.UpstreamFailed:
     """The error for an answer whose status is not 200."""
     wait_s = retry_after_s(answer.retry_after, answer.retry_after_ms, now_s)
     try:
-        body = await answer.whole(LARGEST_ERROR)
-    except TransportError:  # too large or broken off: the status says enough
+        async with asyncio.timeout(ERROR_BODY_S):
+            body = await answer.whole(LARGEST_ERROR)
+    except (TransportError, TimeoutError):  # too large, broken off, or late: the status says enough
         body = b""
     return failure(answer.status, body, wait_s, target)
 
 
 def failure(status: int, body: bytes, wait_s: float | None, target: Target) -> errors.UpstreamFailed:
     """What a status other than 200 means, in the provider's words where those are the client's business."""
-    provider = target.provider
     if status in CREDENTIAL_REJECTED:
         return errors.UpstreamRefusesUs(
-            f"The provider '{provider}' does not accept this gateway's credential (status {status}). "
+            f"The provider '{target.provider}' does not accept this gateway's credential (status {status}). "
             "Your API key is fine; an administrator must look at the provider."
         )
     said, code, param = _said(body, target)
     if status in REJECTIONS:
         said = said or f"The provider rejected the call with status {status}."
-        return errors.UpstreamRejected(said, status=status, code=code, param=param)
+        rejected = errors.UpstreamRejected(said, status=status, code=code, param=param)
+        rejected.elsewhere = status == 404  # another provider may have what this one has not
+        return rejected
+    return _trouble(status, said, wait_s, target)
+
+
+def _trouble(status: int, said: str, wait_s: float | None, target: Target) -> errors.UpstreamFailed:
+    """A status that says more about the provider than about the call."""
+    provider = target.provider
     if status == 429:
-        said = f"The provider '{provider}' is throttling this gateway. {said}".strip()
-        return errors.UpstreamThrottled(said, retry_after_s=wait_s)
-    if status in TIMEOUTS:
-        return errors.UpstreamTimedOut(
-            f"The provider '{provider}' timed out (status {status}). {said}".strip()
-        )
-    failed = errors.UpstreamFailed(f"The provider '{provider}' failed with status {status}. {said}".strip())
-    failed.retry_after_s = wait_s
+        text = f"The provider '{provider}' is throttling this gateway. {said}".strip()
+        return errors.UpstreamThrottled(text, retry_after_s=wait_s)
+    failed = (
+        errors.UpstreamTimedOut(f"The provider '{provider}' timed out (status {status}). {said}".strip())
+        if status in TIMEOUTS
+        else errors.UpstreamFailed(f"The provider '{provider}' failed with status {status}. {said}".strip())
+    )
+    failed.cause, failed.again, failed.retry_after_s = f"status_{status}", status in PASSING, wait_s
+    failed.sick = not 400 <= status < 500 or status in PASSING
     return failed
 
 
 def _said(body: bytes, target: Target) -> tuple[str, str | None, str | None]:
     """Message, code and param of a provider's error body, masked; empty where it has another shape."""
-    try:
-        found = _error.decode(body).error
-    except (msgspec.DecodeError, RecursionError):
+    found = _found(body)
+    if found is None:
         return "", None, None
-    if not isinstance(found, _Message):
-        return masked(found or "", target)[:2000], None, None
     code = None if found.code is None else masked(str(found.code), target)[:60]
-    param = None if found.param is None else masked(found.param, target)[:200]
+    param = None if found.param is None else masked(str(found.param), target)[:200]
     return masked(found.message, target)[:2000], code, param
+
+
+def _found(body: bytes) -> _Message | None:
+    """OpenAI's shape, or what others write in its place.
+
+    Gemini puts it into a list, Mistral and older vLLM leave the wrapping out,
+    and xAI has the text for `error` and the code beside it.
+    """
+    try:
+        whole = _error.decode(body)
+        whole = whole[0] if isinstance(whole, list) else whole
+    except (msgspec.DecodeError, RecursionError, IndexError):
+        return None
+    if isinstance(whole.error, _Message):
+        return whole.error
+    message = whole.error or whole.message
+    return _Message(message, whole.code, whole.param) if message else None
 
 
 def masked(text: str, target: Target) -> str:

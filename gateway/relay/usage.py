@@ -43,11 +43,11 @@ def reported(raw: msgspec.Raw) -> Usage | None:
     return Usage(found.prompt_tokens, found.completion_tokens, cached, "reported")
 
 
-def estimated(prompt_bytes: int, output_tokens: int) -> Usage:
-    """Usage where the provider said nothing: text by its length, output as it was counted."""
-    return Usage(tokens_of_text(prompt_bytes), output_tokens, 0, "estimated")
+def estimated(prompt_tokens: int, output_tokens: int) -> Usage:
+    """Usage where the provider said nothing, as it was counted here."""
+    return Usage(prompt_tokens, output_tokens, 0, "estimated")
 
 
 def tokens_of_text(size_bytes: int) -> int:
-    """An estimate of how many tokens a text of so many bytes has."""
+    """An estimate of how many tokens a text of so many bytes has, where it cannot be read."""
     return -(-size_bytes // BYTES_A_TOKEN)

@@ -1,5 +1,6 @@
 import pytest
 from allauth.account.models import EmailAddress
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user
 from django.test import Client
 
@@ -151,3 +152,24 @@ def test_the_list_of_keys_takes_few_queries(as_, ada, team, django_assert_max_nu
     client.get("/admin/accounts/apikey/")
     with django_assert_max_num_queries(12):  # the same for ten keys as for one
         client.get("/admin/accounts/apikey/")
+
+
+@pytest.mark.parametrize(
+    ("action", "ceiling"), [("up_to_urgent", "urgent"), ("up_to_normal", "normal"), ("only_batch", "batch")]
+)
+def test_an_administrator_says_how_urgent_a_keys_calls_may_be(as_, ada, team, action, ceiling):
+    started = "batch" if ceiling == "normal" else "normal"
+    chosen, _ = services.create_key(team, "one", ada, priority_ceiling=started)
+    other, _ = services.create_key(team, "two", ada)
+    before = change_number()
+
+    page = as_(ada).post(
+        "/admin/accounts/apikey/", {"action": action, "_selected_action": [chosen.pk]}, follow=True
+    )
+
+    chosen.refresh_from_db()
+    other.refresh_from_db()
+    assert (chosen.priority_ceiling, other.priority_ceiling) == (ceiling, "normal")
+    assert change_number() == before + 1
+    assert f"Calls are {ceiling} at most now with: one." in text_of(page)
+    assert LogEntry.objects.get(user=ada).change_message == f"Priority ceiling set to {ceiling}."

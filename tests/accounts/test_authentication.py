@@ -155,6 +155,14 @@ async def test_of_unknown_keys_the_latest_are_remembered(make, threads):
     assert threads.submitted == 4
 
 
+async def test_a_caller_may_be_as_urgent_as_its_key_says(make, api_key, presented):
+    await sync_to_async(services.set_priority_ceiling)(api_key[0], "urgent")
+
+    found = await make().look_up(presented)
+
+    assert found.priority_ceiling == "urgent"
+
+
 async def test_a_wrong_secret_is_nobody_and_asks_once(make, presented, caller, threads):
     door = make()
     assert await door.look_up(wrong_secret(presented)) is None

@@ -6,7 +6,8 @@ from django.contrib.auth import authenticate
 from django.db import IntegrityError
 from django.utils import timezone
 
-from accounts.models import User
+from accounts import services
+from accounts.models import ApiKey, User
 from tests.accounts.conftest import PASSWORD
 
 
@@ -44,3 +45,9 @@ def test_signing_in_does_not_write_the_address_again(alice, django_assert_num_qu
 def test_the_database_itself_refuses_a_capital_letter(alice):
     with pytest.raises(IntegrityError):
         User.objects.filter(pk=alice.pk).update(email="Alice@example.com")
+
+
+def test_the_database_itself_refuses_a_priority_that_does_not_exist(team, alice):
+    key, _ = services.create_key(team, "web", alice)
+    with pytest.raises(IntegrityError):
+        ApiKey.objects.filter(pk=key.pk).update(priority_ceiling="at once")

@@ -165,6 +165,17 @@ def test_a_key_is_revoked_once(team, alice, bob):
     assert key.revoked_by == alice
 
 
+def test_calls_with_a_new_key_are_normal_at_most_unless_said_otherwise(team, alice):
+    usual, _ = services.create_key(team, "web", alice)
+    nightly, _ = services.create_key(team, "nightly", alice, priority_ceiling="batch")
+
+    assert (usual.priority_ceiling, nightly.priority_ceiling) == ("normal", "batch")
+
+    services.set_priority_ceiling(nightly, "urgent")
+    nightly.refresh_from_db()
+    assert nightly.priority_ceiling == "urgent"
+
+
 def test_every_write_counts_as_a_change(alice, bob):
     numbers = [change_number()]
 
@@ -177,9 +188,10 @@ def test_every_write_counts_as_a_change(alice, bob):
     counted(services.set_role(team, bob, "viewer", by=alice))
     key, _ = services.create_key(team, "web", alice)
     counted()
+    counted(services.set_priority_ceiling(key, "urgent"))
     counted(services.revoke_key(key, by=alice))
     counted(services.remove_member(team, bob))
-    assert numbers == list(range(7))
+    assert numbers == list(range(8))
 
 
 @pytest.mark.django_db

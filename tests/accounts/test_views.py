@@ -168,8 +168,19 @@ class TestNewKey:
         services.create_team("Billing", alice)
         assert 'value="search" selected' in text_of(as_(alice).get("/keys/new/?team=search"))
 
+    @pytest.mark.parametrize(("asked", "kept"), [("batch", "batch"), ("normal", "normal"), ("", "normal")])
+    def test_may_be_for_batch_calls_alone(self, as_, team, alice, asked, kept):
+        client = as_(alice)
+        form = {"team": "search", "name": "web", "expires": "", "once": once(client)}
+        client.post("/keys/new/", form | {"priority_ceiling": asked})
+        assert ApiKey.objects.get().priority_ceiling == kept
+
     @pytest.mark.parametrize(
-        "wrong", [{"name": " "}, {"name": "x" * 101}, {"expires": "7000"}, {"team": "nope"}]
+        "wrong",
+        [
+            *({"name": " "}, {"name": "x" * 101}, {"expires": "7000"}, {"team": "nope"}),
+            {"priority_ceiling": "urgent"},  # nobody goes before others by their own choice
+        ],
     )
     def test_is_not_made_from_a_wrong_form(self, as_, team, alice, wrong):
         client = as_(alice)

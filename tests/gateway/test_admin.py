@@ -1,19 +1,27 @@
 import re
+import ssl
 from datetime import UTC, datetime
 
 import pytest
+import trustme
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 
 from accounts.changes import change_number
 from accounts.models import ApiKey, Team, User
 from gateway import services
 from gateway.credentials import reveal
-from gateway.models import Attempt, Credential, Entry, Price, Provider, Route, Target
+from gateway.models import Attempt, BreakerChange, Credential, Entry, Price, Provider, Route, Target
+from gateway.relay.catalog import PoolConfig
+from gateway.snapshot import read
 
 pytestmark = pytest.mark.django_db
 
 PROVIDERS = "/admin/gateway/provider/"
 ROUTES = "/admin/gateway/route/"
+TARGETS = "/admin/gateway/target/"
+CHANGES = "/admin/gateway/breakerchange/"
 PRICES = "/admin/gateway/price/"
 ENTRIES = "/admin/gateway/entry/"
 
@@ -40,6 +48,7 @@ def a_provider(**others):
 
 def a_route(*targets, **others):
     form = {"model_name": "gpt-4o", "aliases": "", "unpriced": "refused", "enabled": "on"}
+    form |= {"overflow": "refuse", "overflow_route": "", "timeout_s": "", "hang_up_drain_s": "0"}
     form |= {"targets-TOTAL_FORMS": len(targets), "targets-INITIAL_FORMS": 0}
     for number, each in enumerate(targets):
         form |= {f"targets-{number}-{name}": value for name, value in each.items()}
@@ -51,6 +60,7 @@ def a_target(provider, **others):
         "provider": provider.pk,
         "upstream_model": "gpt-4o",
         "order": 0,
+        "weight": 1,
         "enabled": "on",
     } | others
 
@@ -171,6 +181,13 @@ def test_a_route_is_made_with_its_targets_and_noted(operator, provider):
         ({"model_name": "a\x1bb"}, "control character"),
         ({"aliases": "a\x1bb"}, "control character"),
         ({"targets-0-upstream_model": "a\x1bb"}, "control character"),
+        ({"targets-0-weight": "1001"}, "less than or equal to 1000"),
+        ({"overflow": "reroute"}, "Say with which model name to go on."),
+        ({"overflow": "reroute", "overflow_route": "gpt-4o"}, "A route cannot go on with itself."),
+        ({"overflow": "reroute", "aliases": "b", "overflow_route": "b"}, "A route cannot go on with itself."),
+        ({"overflow_route": "nobody"}, "No route answers to nobody."),
+        ({"timeout_s": "0"}, "greater than or equal to 0.01"),
+        ({"hang_up_drain_s": "nan"}, "Enter a number."),
     ],
 )
 def test_what_a_route_cannot_have_is_refused_with_a_sentence(operator, provider, wrong, sentence):
@@ -269,7 +286,7 @@ def test_the_operator_pages_lead_back_to_the_live_page_and_to_every_table(operat
     page = re.sub(r"\s+", " ", operator.get("/admin/").content.decode())
 
     assert re.search(r'<a href="/" [^>]*>(?: <span[^>]*> \w+ </span>)? <span>Live</span>', page)
-    for path in (PROVIDERS, ROUTES, PRICES, ENTRIES, "/admin/accounts/user/"):
+    for path in (PROVIDERS, ROUTES, TARGETS, CHANGES, PRICES, ENTRIES, "/admin/accounts/user/"):
         assert f'href="{path}"' in page
 
 
@@ -297,8 +314,211 @@ def entry():
     return entry
 
 
-@pytest.mark.parametrize("path", [PROVIDERS, ROUTES, PRICES, ENTRIES])
+@pytest.mark.parametrize("path", [PROVIDERS, ROUTES, TARGETS, CHANGES, PRICES, ENTRIES])
 def test_operator_pages_are_for_administrators(client, path):
     client.force_login(User.objects.create_user("bob@example.com"))
 
     assert client.get(path).status_code in (302, 403)
+
+
+def a_whole_target(target, **others):
+    """What a target's own page sends."""
+    form = {"route": target.route_id, "provider": target.provider_id, "upstream_model": target.upstream_model}
+    form |= {name: getattr(target, name) for name in services.TARGET_SETTINGS} | {"enabled": "on"}
+    form |= {"parameters": "", "context_window": "", "http2": ""}
+    return form | others
+
+
+def test_all_of_a_target_is_set_on_its_own_page(operator, target):
+    pool = PoolConfig(7, 3, 1.5, 2.5, 3.5, 4.5, 5.5, http2=True)
+    given = {name: getattr(pool, name) for name in PoolConfig.__dataclass_fields__} | {"http2": "on"}
+    given |= {"transport": "httpx", "weight": 4, "max_concurrency": 8, "max_waiting": 9}
+    given |= {"context_window": "8192", "parameters": "max_tokens: translate\n\n n : drop "}
+    before = change_number()
+
+    page = operator.post(f"{TARGETS}{target.pk}/change/", a_whole_target(target, **given))
+
+    assert page.status_code == 302
+    assert change_number() > before
+    [found] = read().routes["gpt-4o"].targets
+    assert (found.pool, found.transport, found.weight) == (pool, "httpx", 4)
+    assert (found.max_concurrency, found.max_waiting, found.context_window) == (8, 9, 8192)
+    assert found.parameters == {"max_tokens": "translate", "n": "drop"}
+    shown = operator.get(f"{TARGETS}{target.pk}/change/").content.decode()
+    assert "max_tokens: translate\nn: drop" in shown
+    for fieldset in ("Where", "Pool", "Gate", "Parameters", "Breaker"):
+        assert fieldset in shown
+    assert "acme/gpt-4o" in operator.get(TARGETS).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"weight": "1001"}, "less than or equal to 1000"),
+        ({"order": "-1"}, "greater than or equal to 0"),
+        ({"connect_timeout_s": "0"}, "greater than or equal to 0.01"),
+        ({"http2": "on"}, "HTTP/2 needs the transport httpx."),
+        ({"upstream_model": "a\x1bb"}, "control character"),
+        ({"parameters": "n"}, "Write a name, a colon and a rule, not: n"),
+        ({"parameters": "n: translate"}, "cannot be translated"),
+        ({"parameters": "messages: drop"}, "is the gateway"),
+    ],
+)
+def test_what_a_target_cannot_have_is_refused_with_a_sentence(operator, target, wrong, sentence):
+    page = operator.post(f"{TARGETS}{target.pk}/change/", a_whole_target(target, **wrong))
+
+    assert sentence in refusal(page)
+    assert Target.objects.get().weight == 1
+
+
+def test_a_target_may_be_added_on_a_page_of_its_own(operator, target):
+    form = a_whole_target(target, upstream_model="second")
+
+    assert operator.get(f"{TARGETS}add/").status_code == 200
+    assert operator.post(f"{TARGETS}add/", form).status_code == 302
+    assert Target.objects.count() == 2
+
+
+def test_a_route_leads_to_the_page_of_each_of_its_targets(operator, target):
+    page = operator.get(f"{ROUTES}{target.route_id}/change/").content.decode()
+
+    assert f'href="{TARGETS}{target.pk}/change/"' in page
+
+
+def test_the_levers_of_selected_targets_are_pulled_and_noted(operator, target):
+    other = services.add_target(services.add_route("other"), target.provider, "other")
+    form = {"_selected_action": [target.pk, other.pk]}
+    before = change_number()
+
+    page = operator.post(TARGETS, form | {"action": "hold_open"}, follow=True).content.decode()
+
+    assert set(Target.objects.values_list("lever", flat=True)) == {"open"}
+    assert "The breaker of acme/gpt-4o is held open: no call goes there." in page
+    assert change_number() > before
+    assert BreakerChange.objects.filter(by_user__email="ops@example.com").count() == 2
+    assert LogEntry.objects.filter(change_message__contains="is held open").count() == 2
+
+    operator.post(TARGETS, form | {"action": "let_go"})
+    assert set(Target.objects.values_list("lever", flat=True)) == {"automatic"}
+    operator.post(TARGETS, form | {"action": "close"})
+    assert None not in Target.objects.values_list("closed_at", flat=True)
+    assert BreakerChange.objects.count() == 6
+
+
+def test_a_lever_that_is_there_already_is_said_and_not_noted(operator, target):
+    form = {"_selected_action": [target.pk], "action": "let_go"}
+
+    page = operator.post(TARGETS, form, follow=True).content.decode()
+
+    assert "The breaker of acme/gpt-4o decided by itself already." in page
+    assert not BreakerChange.objects.exists()
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("button", "lever", "pulled"),
+    [
+        ("hold_this_open", "automatic", ("open", False)),
+        ("let_this_go", "open", ("automatic", False)),
+        ("close_this", "open", ("automatic", True)),
+    ],
+)
+def test_a_target_s_page_has_the_levers_that_can_be_pulled(operator, target, button, lever, pulled):
+    Target.objects.update(lever=lever)
+    url = f"{TARGETS}{target.pk}/change/"
+    other = "let_this_go" if lever == "automatic" else "hold_this_open"
+
+    page = operator.get(url).content.decode()
+    assert f'name="gateway_target_{button}"' in page
+    assert f'name="gateway_target_{other}"' not in page
+
+    operator.post(url, a_whole_target(target, **{f"gateway_target_{button}": "1"}))
+
+    kept = Target.objects.get()
+    assert (kept.lever, kept.closed_at is not None) == pulled
+    assert BreakerChange.objects.count() == 1
+
+
+def test_a_lever_pressed_on_a_page_that_is_no_longer_true_says_what_is(operator, target):
+    Target.objects.update(lever="open")
+    url = f"{TARGETS}{target.pk}/change/"
+
+    page = operator.post(url, a_whole_target(target, gateway_target_hold_this_open="1"), follow=True)
+
+    assert "The breaker of acme/gpt-4o was held open already." in page.content.decode()
+
+
+def test_saving_a_target_pulls_no_lever(operator, target):
+    Target.objects.update(lever="open")
+
+    operator.post(f"{TARGETS}{target.pk}/change/", a_whole_target(target, weight=2))
+
+    assert (Target.objects.get().lever, Target.objects.get().weight) == ("open", 2)
+    assert not BreakerChange.objects.exists()
+
+
+def test_levers_are_for_those_who_may_change_targets(client, target):
+    bob = User.objects.create_user("bob@example.com", is_staff=True)
+    bob.user_permissions.add(Permission.objects.get(codename="view_target"))
+    client.force_login(bob)
+
+    client.post(TARGETS, {"_selected_action": [target.pk], "action": "hold_open"})
+    client.post(f"{TARGETS}{target.pk}/change/", a_whole_target(target, gateway_target_hold_this_open="1"))
+
+    assert client.get(TARGETS).status_code == 200
+    assert Target.objects.get().lever == "automatic"
+
+
+def test_the_timeline_is_only_to_look_at(operator, target):
+    services.hold_breaker_open(target, User.objects.get(), "It <moves> house.")
+    line = BreakerChange.objects.get()
+
+    for page in (CHANGES, f"{CHANGES}?target_id={target.pk}", f"{TARGETS}{target.pk}/change/"):
+        shown = operator.get(page).content.decode()
+        assert "It &lt;moves&gt; house." in shown
+        assert "ops@example.com" in shown
+    assert "It &lt;moves" not in operator.get(f"{CHANGES}?target_id={target.pk + 1}").content.decode()
+    assert operator.get(f"{CHANGES}{line.pk}/change/").status_code == 200
+    assert operator.get(f"{CHANGES}add/").status_code == 403
+    assert operator.post(f"{CHANGES}{line.pk}/change/", {"cause": "x"}).status_code == 403
+    assert operator.post(f"{CHANGES}{line.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_refused_credential_is_flagged_in_the_list(operator, provider):
+    services.keep_credential(provider, "sk-kept", settings.CREDENTIAL_KEYS)
+    assert "with 401" not in operator.get(PROVIDERS).content.decode()
+
+    Credential.objects.update(refused_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), refused_status=401)
+
+    for page in (PROVIDERS, f"{PROVIDERS}{provider.pk}/change/"):
+        assert "with 401 at 2026-01-02 03:04:05 UTC" in operator.get(page).content.decode()
+
+
+def test_a_provider_may_have_certificates_of_its_own(operator, provider):
+    certificate = trustme.CA().cert_pem.bytes().decode()
+    url = f"{PROVIDERS}{provider.pk}/change/"
+
+    assert "This is no certificate in PEM" in refusal(operator.post(url, a_provider(ca_pem="me")))
+    assert operator.post(url, a_provider(ca_pem=certificate)).status_code == 302
+    kept = Provider.objects.get().ca_pem
+    assert kept.split() == certificate.split()
+    ssl.create_default_context(cadata=kept)
+
+
+def test_an_entry_shows_what_each_attempt_waited_for(operator, entry):
+    Attempt.objects.update(code="timeout", queued_us=1_500, backoff_us=2_500_000, probe=True, trimmed=3)
+
+    page = operator.get(f"{ENTRIES}{entry.pk}/change/").content.decode()
+
+    for text in ("timeout", "1.5 ms", "2500.0 ms"):
+        assert text in page
+
+
+@pytest.mark.parametrize("path", [TARGETS, CHANGES])
+def test_lists_take_the_same_few_queries_for_many_rows(operator, target, path, django_assert_num_queries):
+    ada = User.objects.get()
+    for number in range(10):
+        row = services.add_target(services.add_route(f"route {number}"), target.provider, "gpt-4o")
+        services.hold_breaker_open(row, ada)
+    with django_assert_num_queries(7):  # session, user, providers to filter by, two counts, simulated?, rows
+        operator.get(path)

@@ -81,7 +81,7 @@ def test_exactly_one_host_is_needed(hosts):
     "name",
     [
         *(b"authorization", b"content-type", b"content-length", b"content-encoding"),
-        *(b"transfer-encoding", b"x-penstock-tags"),
+        *(b"transfer-encoding", b"x-penstock-tags", b"x-penstock-priority", b"x-penstock-timeout"),
     ],
 )
 def test_a_header_that_we_act_on_may_not_come_twice(name):
@@ -228,3 +228,27 @@ def test_what_a_client_did_wrong_is_said_in_a_sentence():
     assert "1.5 seconds" in edge.slow_body(1.5).message
     assert "10 bytes" in edge.body_too_large(10).message
     assert (edge.slow_body(1).status, edge.body_too_large(1).status) == (408, 413)
+
+
+@pytest.mark.parametrize("value", [b"urgent", b"Normal", b" batch "])
+def test_a_priority_is_one_of_three(value):
+    assert head((b"x-penstock-priority", value)).priority == value.strip().lower().decode()
+
+
+@pytest.mark.parametrize("value", [b"", b"high", b"0", b"urgent,normal", b"\xff"])
+def test_another_priority_is_refused_by_name(value):
+    why = refusal(HOST, (b"x-penstock-priority", value))
+    assert (why.status, why.param) == (400, "X-Penstock-Priority")
+
+
+@pytest.mark.parametrize(("value", "seconds"), [(b"30", 30.0), (b"0.25", 0.25), (b" 86400 ", 86400.0)])
+def test_a_timeout_is_a_number_of_seconds(value, seconds):
+    assert head((b"x-penstock-timeout", value)).timeout_s == seconds
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"0", b"-1", b"soon", b"1e3", b"nan", b"inf", b"86400.1", b"1" * 5000, b"1,5", b"\xd9\xa1"]
+)
+def test_another_timeout_is_refused_by_name(value):
+    why = refusal(HOST, (b"x-penstock-timeout", value))
+    assert (why.status, why.param) == (400, "X-Penstock-Timeout")

@@ -4,6 +4,7 @@ Everything behind it is real but the keys: those come through their port.
 """
 
 import asyncio
+import dataclasses
 import json
 import logging
 
@@ -11,7 +12,7 @@ import pytest
 
 from accounts.caller import KeyCannotBeChecked
 from gateway.endpoints import RelayApplication
-from gateway.relay.attempts import Limits
+from gateway.relay.attempt import Limits
 from gateway.relay.catalog import Catalog, Route, Target
 from gateway.relay.lifeline import Cut
 from gateway.simulator import Fault, Step
@@ -21,11 +22,15 @@ LARGEST = 1000
 GOOD = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 
 
+PRESSING = dataclasses.replace(ALICE, priority_ceiling="urgent")
+PATIENT = dataclasses.replace(ALICE, priority_ceiling="batch")
+
+
 class Keyring:
     """Knows one key by heart and one by asking; the others stand for what can go wrong."""
 
     def remembered(self, presented):
-        return ALICE if presented == "known" else None
+        return {"known": ALICE, "pressing": PRESSING, "patient": PATIENT}.get(presented)
 
     async def look_up(self, presented):
         if presented == "away":
@@ -300,3 +305,81 @@ async def test_a_stream_that_fails_after_it_began_ends_with_an_error_and_no_done
     assert b'"error"' in client.body.rpartition(b"data: ")[2]
     assert client.sent[-1]["more_body"] is False
     assert home.books.entry.outcome == "truncated"
+
+
+async def test_every_attempt_is_told(application, home, upstream):
+    upstream.script([Step(fault=Fault.SERVER_ERROR, count=2)])
+    client = await ask(application)
+    assert (client.status, client.headers[b"x-penstock-attempts"]) == (200, b"3")
+    assert [each.outcome for each in home.books.entry.attempts] == ["failed", "failed", "answered"]
+
+
+async def test_when_our_retries_are_spent_an_sdk_need_not_begin_its_own(application, upstream):
+    upstream.script([Step(fault=Fault.SERVER_ERROR, count=None)])
+    client = await ask(application)
+    assert (client.status, client.error["code"]) == (502, "upstream_error")
+    assert client.headers[b"x-should-retry"] == b"false"
+    assert len(upstream.journal.received()) == 3
+
+
+async def test_a_target_that_is_out_of_order_is_503_and_says_when_to_come_back(application, home, upstream):
+    upstream.script([Step(fault=Fault.SERVER_ERROR, count=None)])
+    for _ in range(2):
+        await ask(application)
+    client = await ask(application)
+    assert (client.status, client.error["code"]) == (503, "no_target_available")
+    assert 50 <= int(client.headers[b"retry-after"]) <= 60
+    assert b"x-should-retry" not in client.headers
+    assert len(upstream.journal.received()) == 5, "the fifth failure in a row opened the breaker"
+    assert home.books.entries[-1].attempts == ()
+    assert [each.why for each in home.books.entries[-1].skipped] == ["open"]
+
+
+async def test_a_call_that_finds_no_place_says_when_to_come_back_and_is_no_entry(upstream, tmp_path, routes):
+    upstream.script([Step(fault=Fault.SILENCE)])
+    narrow = {"max_concurrency": 1, "max_waiting": 0}
+    async with house(upstream.base_url, tmp_path / "narrow", target=narrow) as home:
+        application = RelayApplication(
+            home.relay, Keyring(), routes, home.lines, Limits(), max_body_bytes=LARGEST, body_timeout_s=30.0
+        )
+        first = Client()
+        running = asyncio.create_task(application(head(), first.receive, first.send))
+        await upstream.journal.until(lambda journal: journal.received())
+        refused = await ask(application)
+        first.gone.set()
+        await running
+
+    assert (refused.status, refused.error["code"]) == (503, "overloaded")
+    assert int(refused.headers[b"retry-after"]) >= 1
+    assert int(refused.headers[b"retry-after-ms"]) > 0
+    assert b"x-should-retry" not in refused.headers
+    assert home.books.entry.outcome == "hung_up"
+    assert [code for *_, code in home.books.refusals] == ["overloaded"]
+
+
+async def test_a_call_may_bring_its_own_deadline(application, home, upstream):
+    upstream.script([Step(fault=Fault.SILENCE)])
+    client = await ask(application, head((b"x-penstock-timeout", b"0.2")))
+    assert (client.status, client.error["code"]) == (504, "upstream_timeout")
+    assert [each.outcome for each in home.books.entry.attempts] == ["timed_out"]
+
+
+@pytest.mark.parametrize(
+    ("key", "asked", "given"),
+    [
+        *(("known", None, "normal"), ("known", b"normal", "normal"), ("known", b"batch", "batch")),
+        *(("pressing", b"urgent", "urgent"), ("pressing", None, "normal"), ("patient", None, "batch")),
+    ],
+)
+async def test_a_call_has_the_priority_that_it_asks_for(application, home, key, asked, given):
+    header = () if asked is None else ((b"x-penstock-priority", asked),)
+    assert (await ask(application, head(*header, key=key))).status == 200
+    assert home.books.entry.priority == given
+
+
+@pytest.mark.parametrize(("key", "asked"), [("known", b"urgent"), ("patient", b"normal")])
+async def test_a_priority_above_the_keys_ceiling_is_403(application, home, upstream, key, asked):
+    client = await ask(application, head((b"x-penstock-priority", asked), key=key))
+    assert (client.status, client.error["code"]) == (403, "not_permitted")
+    assert home.books.entries == []
+    assert upstream.journal.received() == []

@@ -138,6 +138,14 @@ def test_providers_of_the_same_route_are_its_targets_in_preset_order():
     assert "deepseek-v3-2" in Route.objects.get(model_name="deepseek-v3.2").aliases
 
 
+def test_targets_begin_with_the_rules_of_their_preset():
+    run({"OPENAI_API_KEY": "sk"})
+
+    rules = dict(Target.objects.values_list("upstream_model", "parameters"))
+    assert rules["gpt-5"] == {"max_tokens": "translate"}
+    assert rules["gpt-4o"] == {}
+
+
 def test_a_key_in_the_environment_is_referred_to_and_not_copied():
     run({"OPENAI_API_KEY": "sk-very-secret"})
     credential = Credential.objects.get()

@@ -1,8 +1,16 @@
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.inputs import Unusable, clean_base_url, clean_credential, clean_name
+from gateway.inputs import (
+    Unusable,
+    clean_base_url,
+    clean_certificates,
+    clean_credential,
+    clean_name,
+    clean_parameters,
+)
 
 CONTROL = "\r\n\0\t\x7f\x1b\u2028\u0085"
 
@@ -73,3 +81,52 @@ def test_a_usable_address_stays_as_it_is(url):
 def test_an_unusable_address_is_refused(url):
     with pytest.raises(Unusable, match=r"^The base URL "):
         clean_base_url(url, "The base URL")
+
+
+@pytest.fixture(scope="module")
+def certificate() -> str:
+    return trustme.CA().cert_pem.bytes().decode()
+
+
+def test_certificates_are_kept_as_they_are_but_for_outer_blanks(certificate):
+    assert clean_certificates(f"\n{certificate}\n\n") == certificate.strip()
+    assert clean_certificates(certificate * 2) == (certificate * 2).strip()
+    assert clean_certificates("  ") == ""
+
+
+@pytest.mark.parametrize("raw", ["me", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "ä"])
+def test_what_is_no_certificate_is_refused(raw):
+    with pytest.raises(Unusable):
+        clean_certificates(raw)
+
+
+def test_certificates_are_of_bearable_length(certificate):
+    with pytest.raises(Unusable, match="longer than 100000 characters"):
+        clean_certificates(certificate * (100_000 // len(certificate) + 1))
+
+
+def test_half_a_certificate_is_refused(certificate):
+    with pytest.raises(Unusable):
+        clean_certificates(certificate[: len(certificate) // 2])
+
+
+def test_a_private_key_among_certificates_is_refused_without_being_repeated(certificate):
+    pair = trustme.CA().issue_cert("acme.example")
+    key = pair.private_key_pem.bytes().decode()
+
+    with pytest.raises(Unusable, match="There is a private key among the certificates") as refused:
+        clean_certificates(certificate + key)
+    assert key.splitlines()[1] not in str(refused.value)
+
+
+@pytest.mark.parametrize("raw", [None, [], "n: drop", {"n": "forget"}, {"messages": "drop"}, {"": "drop"}])
+def test_rules_for_parameters_that_cannot_be_are_refused_with_a_sentence(raw):
+    with pytest.raises(Unusable, match=r"\.$"):
+        clean_parameters(raw)
+
+
+def test_rules_for_parameters_stay_as_they_are():
+    assert clean_parameters({"n": "drop", "max_tokens": "translate"}) == {
+        "n": "drop",
+        "max_tokens": "translate",
+    }

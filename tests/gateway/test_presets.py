@@ -2,6 +2,7 @@ import pytest
 
 from gateway.inputs import Unusable
 from gateway.presets import API_KEYS, SIMULATED_ROUTES, registrations, simulator
+from gateway.relay.parameters import check_rules
 
 
 def slugs(environ):
@@ -123,3 +124,22 @@ def test_the_simulator_serves_the_routes_a_newcomer_tries():
         "gemini-2.5-flash",
         "deepseek-v3.2",
     ]
+
+
+def test_openais_reasoning_models_get_the_parameter_that_they_take():
+    [found], _ = registrations({"OPENAI_API_KEY": "sk"})
+
+    assert {each.model_name: dict(each.parameters) for each in found.routes if each.parameters} == {
+        "gpt-5": {"max_tokens": "translate"},
+        "gpt-5-mini": {"max_tokens": "translate"},
+    }
+
+
+def test_deepseek_is_spoken_to_in_its_older_dialect():
+    [found], _ = registrations({"DEEPSEEK_API_KEY": "sk"})
+
+    for each in found.routes:
+        check_rules(each.parameters)
+        assert dict(each.parameters) == dict.fromkeys(
+            ("max_completion_tokens", "response_format", "developer"), "translate"
+        )

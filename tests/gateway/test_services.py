@@ -2,13 +2,15 @@ from datetime import UTC, datetime
 
 import pytest
 from cryptography.fernet import Fernet
-from django.db import IntegrityError
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 
 from accounts.changes import change_number
+from accounts.models import User
 from gateway import services
 from gateway.credentials import CredentialUnreadable, reveal
-from gateway.inputs import Unusable
-from gateway.models import Credential, Route
+from gateway.inputs import TARGET_RANGES, Unusable
+from gateway.models import BreakerChange, Credential, Provider, Route, Target
 
 pytestmark = pytest.mark.django_db
 
@@ -46,7 +48,24 @@ WRITES = {
     "add an alias": lambda p, r, t: services.add_aliases(r, ["another"]),
     "add a target": lambda p, r, t: services.add_target(r, p, "other"),
     "add a price": lambda p, r, t: a_price(t),
+    "change a route": lambda p, r, t: services.update_route(r, {"timeout_s": 5.0}),
+    "change a target": lambda p, r, t: services.update_target(t, {"weight": 5}),
+    "hold a breaker open": lambda p, r, t: services.hold_breaker_open(t, ada()),
+    "let a breaker go": lambda p, r, t: services.let_breaker_go(held(t), ada()),
+    "close a breaker": lambda p, r, t: services.close_breaker(t, ada()),
 }
+
+
+def ada():
+    """The administrator."""
+    return User.objects.filter(email="ada@example.com").first() or User.objects.create_superuser(
+        "ada@example.com"
+    )
+
+
+def held(target):
+    services.hold_breaker_open(target, ada())
+    return target
 
 
 @pytest.mark.parametrize("write", WRITES)
@@ -152,3 +171,147 @@ def test_a_price_is_one_that_a_billion_tokens_cost_within_the_ledger(target, fig
 
     assert a_price(target, **{figure: services.MAX_PRICE_NANOS})
     assert services.MAX_PRICE_NANOS * 10**9 // 10**6 < 2**63
+
+
+def wrong_fields(write):
+    with pytest.raises(ValidationError) as refused:
+        write()
+    return set(refused.value.message_dict)
+
+
+def test_a_changed_target_keeps_what_was_not_named(target):
+    services.update_target(target, {"weight": 7, "read_timeout_s": 1.5, "parameters": {"n": "refuse"}})
+
+    kept = Target.objects.get()
+    assert (kept.weight, kept.read_timeout_s, kept.parameters) == (7, 1.5, {"n": "refuse"})
+    assert (kept.order, kept.max_connections) == (2, 100)
+
+
+def test_a_target_is_changed_as_it_is_now_not_as_it_was_read(target):
+    earlier = Target.objects.get()
+    services.update_target(target, {"transport": "httpx", "http2": True})
+
+    assert wrong_fields(lambda: services.update_target(earlier, {"transport": "aiohttp"})) == {"http2"}
+
+
+def test_nothing_is_changed_where_one_value_is_wrong(target):
+    before = change_number()
+
+    assert wrong_fields(lambda: services.update_target(target, {"order": 3, "weight": -1})) == {"weight"}
+    assert (Target.objects.get().order, change_number()) == (2, before)
+
+
+@pytest.mark.parametrize(("name", "bounds"), TARGET_RANGES.items())
+def test_a_setting_of_a_target_is_held_to_its_range_by_rule_and_by_database(target, name, bounds):
+    least, most = bounds
+    step = 0.001 if name.endswith("_s") else 1
+
+    for right in (least, most):
+        services.update_target(target, {name: right})
+        assert getattr(Target.objects.get(), name) == right
+    for wrong in (least - step, most + step):
+        assert wrong_fields(lambda value=wrong: services.update_target(target, {name: value})) == {name}
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Target.objects.update(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"transport": "post"}, {"lever": "ajar"}, {"http2": True}],
+)
+def test_the_database_itself_refuses_what_no_target_can_be(target, wrong):
+    with pytest.raises(IntegrityError):
+        Target.objects.update(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout_s": 0},
+        {"hang_up_drain_s": -1},
+        {"overflow": "pour"},
+        {"overflow": "reroute"},
+        {"overflow": "reroute", "overflow_route": "gpt-4o"},
+    ],
+)
+def test_the_database_itself_refuses_what_no_route_can_be(route, wrong):
+    with pytest.raises(IntegrityError):
+        Route.objects.update(**wrong)
+
+
+def test_a_route_goes_on_with_another_route_by_any_of_its_names(route):
+    services.add_route("long", ["longer"])
+
+    services.update_route(route, {"overflow": "reroute", "overflow_route": "longer"})
+
+    assert Route.objects.get(pk=route.pk).overflow_route == "longer"
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "gpt4o", "nobody", ""])
+def test_a_route_does_not_go_on_with_itself_or_with_nothing(route, name):
+    changes = {"overflow": "reroute", "overflow_route": name}
+
+    assert wrong_fields(lambda: services.update_route(route, changes)) == {"overflow_route"}
+    assert Route.objects.get().overflow == "refuse"
+
+
+def test_what_people_do_to_a_breaker_is_on_its_timeline(target):
+    assert services.hold_breaker_open(target, ada(), "It moves house.")
+    assert not services.hold_breaker_open(target, ada())
+    assert services.let_breaker_go(target, ada())
+    assert not services.let_breaker_go(target, ada())
+    services.close_breaker(target, ada(), "It is well.")
+
+    lines = BreakerChange.objects.order_by("id")
+    assert [(each.before, each.after, each.cause) for each in lines] == [
+        ("closed", "open", "It moves house."),
+        ("open", "closed", "Let go by hand."),
+        ("closed", "closed", "It is well."),
+    ]
+    assert {(each.target_id, each.provider, each.upstream_model) for each in lines} == {
+        (target.pk, "acme", "gpt-4o-2024")
+    }
+    assert {each.by_user for each in lines} == {ada()}
+
+
+def test_closing_lets_a_held_breaker_go_too(target):
+    services.close_breaker(held(target), ada())
+
+    kept = Target.objects.get()
+    assert kept.lever == "automatic"
+    assert kept.closed_at is not None
+
+
+def test_a_line_stays_when_who_pulled_the_lever_is_gone(target):
+    services.hold_breaker_open(target, ada())
+    ada().delete()
+
+    assert BreakerChange.objects.get().by_user is None
+
+
+@pytest.mark.parametrize("replace", ["keep", "refer"])
+def test_a_new_credential_is_not_taken_for_the_one_that_was_refused(provider, replace):
+    services.keep_credential(provider, "sk-old", [NEW])
+    Credential.objects.update(refused_at=datetime(2026, 1, 1, tzinfo=UTC), refused_status=401)
+
+    if replace == "keep":
+        services.keep_credential(provider, "sk-new", [NEW])
+    else:
+        services.refer_to_credential(provider, "ACME_API_KEY")
+
+    kept = Credential.objects.get()
+    assert (kept.refused_at, kept.refused_status) == (None, None)
+
+
+def test_moving_to_another_key_leaves_the_flag_of_a_credential(provider):
+    services.keep_credential(provider, "sk-old", [OLD])
+    Credential.objects.update(refused_at=datetime(2026, 1, 1, tzinfo=UTC), refused_status=401)
+
+    services.rotate_credentials([NEW, OLD])
+
+    assert Credential.objects.get().refused_status == 401
+
+
+def test_a_target_says_which_it_is(target):
+    assert str(target) == "acme/gpt-4o-2024"
+    assert Provider.objects.get().ca_pem == ""

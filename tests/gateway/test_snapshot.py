@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,6 +8,7 @@ from django.db import DatabaseError, connection
 
 from gateway import credentials
 from gateway.models import Credential, Price, Provider, Route, Target
+from gateway.relay import catalog
 from gateway.snapshot import Snapshot, read
 
 pytestmark = pytest.mark.django_db
@@ -95,6 +97,44 @@ def test_a_failed_refresh_keeps_the_old_catalog(target: Target) -> None:
     assert snapshot.current() is before
 
 
-def test_a_refresh_takes_four_queries(target: Target, django_assert_num_queries: Any) -> None:
+def test_defaults_are_those_of_the_catalog(target: Target) -> None:
+    [found] = read().routes["gpt-4o"].targets
+    route = catalog.Route("gpt-4o", (found,))
+    plain = catalog.Target(found.id, found.provider, found.base_url, found.upstream_model, found.credential)
+
+    assert found == replace(plain, provider_id=target.provider_id)
+    assert read().routes["gpt-4o"] == replace(route, created_at_s=int(target.route.created_at.timestamp()))
+
+
+SETTINGS = {
+    **{"order": 3, "weight": 4, "transport": "httpx", "max_concurrency": 5, "max_waiting": 6},
+    **{"context_window": 7, "parameters": {"n": "drop"}, "lever": "open"},
+}
+POOL = catalog.PoolConfig(11, 12, 13.5, 14.5, 15.5, 16.5, 17.5, http2=True)
+
+
+def test_every_setting_comes_through(target: Target, provider: Provider) -> None:
+    moment = datetime(2026, 1, 1, 0, 0, 0, 5, tzinfo=UTC)
+    pool = {name: getattr(POOL, name) for name in catalog.PoolConfig.__dataclass_fields__}
+    Target.objects.update(**SETTINGS, **pool, closed_at=moment)
+    Provider.objects.update(ca_pem="PEM")
+    Credential.objects.update(refused_at=moment, refused_status=401)
+    Route.objects.update(timeout_s=1.5, overflow="trim", overflow_route="long", hang_up_drain_s=2.5)
+
+    route = read().routes["gpt-4o"]
+    [found] = route.targets
+    assert {name: getattr(found, name) for name in SETTINGS} == SETTINGS
+    assert (found.pool, found.ca_pem, found.provider_id) == (POOL, "PEM", provider.pk)
+    assert found.closed_at_us == 1_767_225_600_000_005
+    assert found.credential_refused
+    assert (route.timeout_s, route.overflow, route.overflow_route) == (1.5, "trim", "long")
+    assert route.hang_up_drain_s == 2.5
+
+
+def test_a_refresh_takes_four_queries_however_many_rows(
+    target: Target, provider: Provider, django_assert_num_queries: Any
+) -> None:
+    for number in range(5):
+        Target.objects.create(route=target.route, provider=provider, upstream_model=f"m{number}")
     with django_assert_num_queries(4):  # providers with credentials, prices, targets, routes
         read()

@@ -53,7 +53,7 @@ def _up() -> None:
     os.umask(0o077)  # what is written under VAR_DIR is nobody else's to read
     lock = hold(env.var_dir / "up.lock")
     with lock, listen(env.host, env.port, env.send_timeout_s) as listener:
-        done = _prepare()
+        done = prepare()
         raise_file_limit()
         simulator = _start_simulator()
         try:
@@ -67,7 +67,7 @@ def _up() -> None:
                 _stop(simulator)
 
 
-def _prepare() -> first_run.SetUp:
+def prepare() -> first_run.SetUp:
     """The database, and what a first run puts into it."""
     try:
         call_command("migrate", interactive=False, verbosity=0)

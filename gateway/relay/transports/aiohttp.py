@@ -1,112 +1,121 @@
-"""The default transport: aiohttp, one session and one pool a target.
+"""The default transport: aiohttp, one session a target.
 
 aiohttp's own limits and timeouts are off where the relay has its own:
-the pool is counted here, silence and deadlines are the lifeline's.
+places are counted by the pool, silence and deadlines are the lifeline's.
 """
 
 import asyncio
-import ipaddress
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+import errno
+import io
+import ssl
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpVersion10
 from multidict import CIMultiDict
-from yarl import URL
 
-from gateway.relay.catalog import Target
+from gateway.relay.catalog import PoolConfig, Target
 from gateway.relay.transports import (
     Broken,
     CannotConnect,
-    ConnectTimedOut,
-    PoolExhausted,
     TooLarge,
     TransportError,
+    WriteTimedOut,
 )
-from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress, check
+from gateway.relay.transports.addresses import CheckedResolver
+from gateway.relay.transports.connecting import no_connection, trust, tune
+from gateway.relay.transports.pool import Pool
+from gateway.relay.transports.reach import PooledTransport, Reach
+from gateway.relay.transports.request import endpoint, headers_to
 
-USER_AGENT = "penstock"
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.tracing import Trace
+
 LARGEST_READ = 64 * 1024
+LARGEST_AT_ONCE = 1 << 20
+"""A larger body is written in parts, or it would hold up every other call for milliseconds."""
+RESTED_S = 1.0
+"""A connection counts as idle after this: under load, a turn of the loop frees many and takes them again."""
+NO_ROUNDING = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
-    """Limits of one target's pool; durations in seconds."""
+class AiohttpTransport(PooledTransport):
+    """Every target by aiohttp, whatever its own wish."""
 
-    max_connections: int = 100
-    keepalive_expiry_s: float = 30.0
-    connect_timeout_s: float = 10.0
-    pool_timeout_s: float = 5.0
-    allow_private: bool = True
+    def __init__(self, *, allow_private: bool = True) -> None:
+        super().__init__(partial(AiohttpReach, allow_private=allow_private))
 
 
-class Pool:
-    """Counts one target's connections in use; who finds none free waits in line."""
+class AiohttpReach(Reach):
+    """One session, with the headers of every request."""
 
-    def __init__(self, config: PoolConfig) -> None:
-        self.config = config
-        self.in_use = 0
-        self._idle: Callable[[], Coroutine[None, None, None]] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self.waiting: deque[asyncio.Future[None]] = deque()
+    def __init__(self, target: Target, pool: Pool, *, allow_private: bool) -> None:
+        super().__init__(target, pool)
+        self._url = endpoint(target, allow_private=allow_private)
+        self._connector = _Connector(target.pool, pool, CheckedResolver(allow_private=allow_private))
+        self._session = _session(target, self._connector)
+        self._trust: ssl.SSLContext | None = None
 
-    async def acquire(self) -> None:
-        """Take a place. Raises PoolExhausted after `pool_timeout_s`."""
-        if self.in_use < self.config.max_connections:
-            self.in_use += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self.waiting.append(turn)
+    async def send(self, call_id: str, body: bytes, /) -> "AiohttpAnswer":
+        pool = self.pool
+        pool.requests += 1
         try:
-            async with asyncio.timeout(self.config.pool_timeout_s):
-                await turn
-        except TimeoutError:
-            self._give_up(turn)
-            raise PoolExhausted(
-                f"all {self.config.max_connections} connections to the provider are in use"
-            ) from None
-        except asyncio.CancelledError:
-            self._give_up(turn)
+            response = await self._session.post(
+                self._url,
+                data=body if len(body) < LARGEST_AT_ONCE else io.BytesIO(body),
+                headers={"X-Request-Id": call_id},
+                allow_redirects=False,
+                # aiohttp's own context trusts the system's certificates, and is made already
+                ssl=(self._trust or await self._private_trust()) if self.target.ca_pem else True,
+            )
+        except BaseException as why:
+            self.release()
+            if isinstance(why, aiohttp.ClientError | OSError | ValueError | TransportError):
+                raise pool.count(_translated(why)) from None
             raise
+        pool.answers += 1
+        pool.http_version = "1.0" if response.version == HttpVersion10 else "1.1"
+        return AiohttpAnswer(response, self)
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled():
-            self.release()  # the place came at the very moment of leaving
-        elif turn in self.waiting:
-            self.waiting.remove(turn)
+    def idle(self) -> int:
+        return self._connector.idle()
 
-    def release(self) -> None:
-        """Hand the place to the next in line, or free it."""
-        while self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.in_use -= 1
-        self._close_if_idle()
+    async def close(self) -> None:
+        await self._session.close()
 
-    def when_idle(self, close: Callable[[], Coroutine[None, None, None]]) -> None:
-        """The pool is no longer chosen: close it as soon as no call is on it."""
-        self._idle = close
-        self._close_if_idle()
-
-    def _close_if_idle(self) -> None:
-        if self._idle is not None and self.in_use == 0 and self._closing is None:
-            self._closing = asyncio.ensure_future(self._idle())
+    async def _private_trust(self) -> ssl.SSLContext:
+        made = await trust(self.target.ca_pem)
+        self._trust = self._trust or made  # one for all: aiohttp keeps connections apart by it
+        return self._trust
 
 
 class AiohttpAnswer:
     """One answer; owns its place in the pool until closed."""
 
-    __slots__ = ("_closed", "_pool", "_response", "content_type", "retry_after", "retry_after_ms", "status")
+    __slots__ = (
+        "_closed",
+        "_reach",
+        "_response",
+        "content_encoding",
+        "content_type",
+        "retry_after",
+        "retry_after_ms",
+        "status",
+    )
 
-    def __init__(self, response: aiohttp.ClientResponse, pool: Pool) -> None:
-        self._response, self._pool, self._closed = response, pool, False
-        headers = response.headers
+    def __init__(self, response: aiohttp.ClientResponse, reach: AiohttpReach) -> None:
+        self._response, self._reach, self._closed = response, reach, False
+        get = response.headers.get
         self.status = response.status
-        self.content_type = headers.get("Content-Type", "")
-        self.retry_after = headers.get("Retry-After")
-        self.retry_after_ms = headers.get("Retry-After-Ms")
+        self.content_type: str = get("Content-Type", "")
+        self.content_encoding: str = get("Content-Encoding", "")
+        self.retry_after: str | None = get("Retry-After")
+        self.retry_after_ms: str | None = get("Retry-After-Ms")
 
     async def whole(self, limit: int) -> bytes:
         parts: list[bytes] = []
@@ -119,7 +128,7 @@ class AiohttpAnswer:
                     raise TooLarge(f"the provider's answer is larger than {limit} bytes")
                 parts.append(chunk)
         except (aiohttp.ClientError, OSError) as why:
-            raise _broke_off(why) from None
+            raise self._broke_off(why) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -128,7 +137,7 @@ class AiohttpAnswer:
             while chunk := await content.readany():
                 yield chunk
         except (aiohttp.ClientError, OSError) as why:
-            raise _broke_off(why) from None
+            raise self._broke_off(why) from None
 
     def close(self) -> None:
         if not self._closed:
@@ -137,133 +146,92 @@ class AiohttpAnswer:
                 self._response.release()
             else:
                 self._response.close()
-            self._pool.release()
+            self._reach.release()
+
+    def _broke_off(self, why: Exception) -> TransportError:
+        return self._reach.pool.count(Broken(f"the provider's answer broke off ({type(why).__name__})"))
 
 
-@dataclass(slots=True)
-class _Reach:
-    """How one target is reached: its session with the headers of every request, and its pool."""
+class _Wire(ResponseHandler):
+    """A connection. One on which an answer came that nobody asked for is not handed on to the next call."""
 
-    target: Target
-    session: aiohttp.ClientSession
-    pool: Pool
-    url: URL
+    def is_connected(self) -> bool:
+        """Asked before an idle connection is used again.
 
-    def leads_to(self, target: Target) -> bool:
-        """Whether this is still the way to the target as it is now."""
-        mine = self.target
-        return mine.base_url == target.base_url and mine.credential == target.credential
-
-    def release(self) -> None:
-        self.pool.release()
-
-    async def send(self, call_id: str, body: bytes) -> AiohttpAnswer:
-        try:
-            response = await self.session.post(
-                self.url, data=body, headers={"X-Request-Id": call_id}, allow_redirects=False
-            )
-        except BaseException as why:
-            self.pool.release()
-            if isinstance(why, aiohttp.ClientError | OSError | ValueError):
-                raise _translated(why) from None
-            raise
-        return AiohttpAnswer(response, self.pool)
+        What the kernel has and the loop has not read yet is missed; asking for it would cost 3 us a call.
+        """
+        return not self._buffer and super().is_connected()
 
 
-class AiohttpTransport:
-    """One pool per target; a target that moved gets a new one, and running calls end on the old."""
+class _Connector(aiohttp.TCPConnector):
+    """Also counts connections, and keeps no more idle ones than asked.
 
-    def __init__(self, config: PoolConfig) -> None:
-        self._config = config
-        self._reaches: dict[int, _Reach] = {}
+    aiohttp has no public seam for these, so some of its inner parts are taken up here and in `_Wire`.
+    The contract tests notice if a new aiohttp uses them no longer.
+    """
 
-    async def acquire(self, target: Target) -> _Reach:
-        reach = self._reaches.get(target.id)
-        if reach is None or reach.target is not target:
-            reach = self._reach(reach, target)
-        await reach.pool.acquire()
-        return reach
+    def __init__(self, config: PoolConfig, pool: Pool, resolver: CheckedResolver) -> None:
+        super().__init__(limit=0, keepalive_timeout=config.keepalive_expiry_s, resolver=resolver)
+        self._most_idle, self._write_timeout_s = config.max_keepalive_connections, config.write_timeout_s
+        self._factory = cast("partial[ResponseHandler]", partial(_Wire, loop=self._loop))
+        self._pool = pool
+        self._trimming: asyncio.TimerHandle | None = None
 
-    async def close(self) -> None:
-        reaches, self._reaches = self._reaches, {}
-        for reach in reaches.values():
-            await reach.session.close()
+    def idle(self) -> int:
+        return sum(wire.is_connected() for wires in self._conns.values() for wire, _ in wires)
 
-    def _reach(self, known: _Reach | None, target: Target) -> _Reach:
-        """The way to a target that is new, or that was read from the database again."""
-        if known is not None and known.leads_to(target):
-            known.target = target
-            return known
-        if known is not None:
-            known.pool.when_idle(known.session.close)
-        fresh = self._reaches[target.id] = self._open(target)
-        return fresh
+    async def _create_connection(
+        self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        self._pool.connects += 1
+        wire = await super()._create_connection(req, traces, timeout)
+        self._pool.opened += 1
+        if wire.transport is not None:
+            # Not before it is connected: the limit would hold for the connecting too.
+            tune(wire.transport.get_extra_info("socket"), self._write_timeout_s)
+        if self._trimming is None:
+            self._trimming = self._loop.call_later(RESTED_S, self._trim)
+        return wire
 
-    def _open(self, target: Target) -> _Reach:
-        url = URL(f"{target.base_url.rstrip('/')}/chat/completions")
-        _check_literal(url, allow_private=self._config.allow_private)
-        return _Reach(target, self._session(target), Pool(self._config), url)
-
-    def _session(self, target: Target) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=self._config.keepalive_expiry_s,
-            resolver=CheckedResolver(allow_private=self._config.allow_private),
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers=_headers(target),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._config.connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=16 * 1024,
-            max_field_size=16 * 1024,
-            read_bufsize=LARGEST_READ,
-        )
+    def _trim(self) -> None:
+        """Close the longest idle of those too many. Looks again while there may be too many."""
+        self._trimming = None
+        rested, connections = time.monotonic() - RESTED_S, len(self._acquired)
+        for wires in self._conns.values():
+            while len(wires) > self._most_idle and wires[0][1] <= rested:
+                wires.popleft()[0].close()
+            connections += len(wires)
+        if connections > self._most_idle and not self._closed:
+            self._trimming = self._loop.call_later(RESTED_S, self._trim)
 
 
-def _check_literal(url: URL, *, allow_private: bool) -> None:
-    """An address written in the URL meets no resolver, so it is checked here."""
-    host = url.host or ""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return
-    try:
-        check(host, host, allow_private=allow_private)
-    except ForbiddenAddress as why:
-        raise CannotConnect(str(why)) from None
-
-
-def _headers(target: Target) -> CIMultiDict[str]:
-    """All that goes upstream beside the call id; nothing of the client's own headers does."""
-    headers = CIMultiDict(
-        {
-            "Accept": "application/json, text/event-stream",
-            "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
-            "User-Agent": USER_AGENT,
-        }
+def _session(target: Target, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        headers=CIMultiDict(headers_to(target)),
+        timeout=aiohttp.ClientTimeout(
+            total=None, connect=target.pool.connect_timeout_s, ceil_threshold=NO_ROUNDING
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=16 * 1024,
+        max_field_size=16 * 1024,
+        read_bufsize=LARGEST_READ,
     )
-    if target.credential is not None:
-        headers["Authorization"] = f"Bearer {target.credential.value}"
-    return headers
 
 
-def _broke_off(why: Exception) -> Broken:
-    return Broken(f"the provider's answer broke off ({type(why).__name__})")
-
-
-def _translated(why: Exception) -> TransportError:
+def _translated(why: Any) -> TransportError:
+    if isinstance(why, TransportError):
+        return why
     if isinstance(why, aiohttp.ConnectionTimeoutError | TimeoutError):
-        return ConnectTimedOut("no connection to the provider was made in time")
-    if isinstance(why, aiohttp.ClientConnectorError | ForbiddenAddress | aiohttp.InvalidURL):
-        return CannotConnect(f"the provider cannot be reached ({_reason(why)})")
+        return no_connection(TimeoutError())
+    if isinstance(why, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        return no_connection(why.os_error)
+    if isinstance(why, aiohttp.InvalidURL):
+        return CannotConnect("the provider cannot be reached: its base URL is not valid")
+    if isinstance(why, aiohttp.ClientResponseError):
+        return Broken("what the provider sent is not HTTP")
+    if isinstance(why, OSError) and why.errno == errno.ETIMEDOUT:
+        return WriteTimedOut("the provider took nothing of what was sent to it for too long")
     return Broken(f"the provider ended the connection without an answer ({type(why).__name__})")
-
-
-def _reason(why: Exception) -> str:
-    """A short cause; the operating system's words where there are some."""
-    inner = getattr(why, "os_error", None)
-    return getattr(inner, "strerror", None) or type(why).__name__

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,16 +14,22 @@ from accounts.caller import Caller
 from gateway.errors import GatewayError
 from gateway.ledger.journal import Journal
 from gateway.relay.admission import Admission, Reservation, Trying
-from gateway.relay.attempts import Attempts, Limits
+from gateway.relay.attempt import Attempt, Limits
+from gateway.relay.breaker import POLICY as BREAKER
+from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.call import Call, understand
-from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
+from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Secret, Target
 from gateway.relay.lifeline import Cut, Lifeline, Lifelines
 from gateway.relay.pipeline import Relay
+from gateway.relay.ports import Change
 from gateway.relay.records import Settled
-from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.relay.retry import RetryPolicy
+from gateway.relay.targets import Targets
+from gateway.relay.transports.choice import Transports
 
 ALICE = Caller(key_id=11, team_id=1)
 PRICE = Price(3, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
+SOON = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 CREDENTIAL = "sk-upstream-credential-0123456789"
 
 
@@ -43,6 +50,23 @@ class Books:
     def entry(self) -> Settled:
         [only] = self.entries
         return only
+
+
+@dataclass
+class Told:
+    """News, kept."""
+
+    changes: list[tuple[Target, Change]] = field(default_factory=list)
+    credentials: list[tuple[str, int | None]] = field(default_factory=list)
+
+    def breaker_changed(self, target: Target, change: Change, /) -> None:
+        self.changes.append((target, change))
+
+    def credential_refused(self, target: Target, status: int, /) -> None:
+        self.credentials.append((target.provider, status))
+
+    def credential_accepted(self, target: Target, /) -> None:
+        self.credentials.append((target.provider, None))
 
 
 @dataclass
@@ -84,9 +108,12 @@ class Client:
 
 
 class Routes:
-    """A catalog that never changes."""
+    """A catalog that changes when told."""
 
     def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def change(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def current(self) -> Catalog:
@@ -101,6 +128,10 @@ class House:
     books: Books
     lines: Lifelines
     journal: Journal
+    targets: Targets
+    transport: Transports
+    news: Told
+    routes: Routes
 
     def start(self, call: Call, client: Client) -> tuple[asyncio.Task[None], Lifeline]:
         """Carry a call in a task of its own; its lifeline can be cut."""
@@ -109,11 +140,14 @@ class House:
         async def carry() -> None:
             task = asyncio.current_task()
             assert task is not None
-            lines.append(self.lines.open(task, time.monotonic(), 30.0))
+            line = self.lines.open(task, time.monotonic(), 30.0)
+            lines.append(line)
             try:
                 await self.relay.carry(call, ALICE, lines[0], client)
             except GatewayError as why:
                 client.error = why
+            finally:
+                self.lines.close(line)
 
         task = asyncio.create_task(carry())
         line = Late(lines)
@@ -136,6 +170,9 @@ class Late:
     def cut_off(self, why: Cut) -> None:
         self._lines[0].cut_off(why)
 
+    def hang_up(self) -> None:
+        self._lines[0].hang_up()
+
 
 def call_to(model_name: str = "gpt-4o-mini", **fields: Any) -> Call:
     body = {"model": model_name, "messages": [{"role": "user", "content": "Hello there"}], **fields}
@@ -144,18 +181,51 @@ def call_to(model_name: str = "gpt-4o-mini", **fields: Any) -> Call:
 
 @asynccontextmanager
 async def house(
-    base_url: str, folder: Path, limits: Limits | None = None, **pool: Any
+    base_url: str,
+    folder: Path,
+    limits: Limits | None = None,
+    *,
+    target: dict[str, Any] | None = None,
+    retry: RetryPolicy = SOON,
+    **pool: Any,
 ) -> AsyncIterator[House]:
-    """A relay whose every model name leads to this provider, under the same name."""
+    """A relay whose every model name leads to this provider, under the same name.
+
+    `target` has fields of `Target` beside those, `pool` those of its `PoolConfig`.
+    """
+    fields = {"pool": PoolConfig(**pool), **(target or {})}
+    async with house_of(EveryName(base_url, fields), folder, limits, retry) as made:
+        yield made
+
+
+@asynccontextmanager
+async def house_of(
+    routes: Any,
+    folder: Path,
+    limits: Limits | None = None,
+    retry: RetryPolicy = SOON,
+    breaker: BreakerPolicy = BREAKER,
+) -> AsyncIterator[House]:
+    """A relay with these routes, by model name. Retries come soon, breakers are as they are at work."""
     journal = Journal(folder / "mine", max_bytes=1 << 26, segment_bytes=1 << 20)
-    transport = AiohttpTransport(PoolConfig(**pool))
-    books, lines = Books(), Lifelines(time.monotonic)
-    attempts = Attempts(transport, limits or Limits(), time.monotonic, time.time)
-    admission = Admission(journal, books, time.monotonic)
-    relay = Relay(Routes(Catalog(EveryName(base_url))), admission, attempts, journal, books, time.monotonic)
+    transport = Transports()
+    clock = time.monotonic
+    books, lines, news = Books(), Lifelines(clock), Told()
+    targets, known = Targets(news, clock, breaker), Routes(Catalog(routes))
+    relay = Relay(
+        known,
+        Admission(journal, books, clock),
+        targets,
+        transport,
+        Attempt(limits or Limits(), clock, time.time),
+        journal,
+        books,
+        random.Random(7).random,
+        retry,
+    )
     watch = asyncio.create_task(lines.watch())
     try:
-        yield House(relay, books, lines, journal)
+        yield House(relay, books, lines, journal, targets, transport, news, known)
     finally:
         watch.cancel()
         await transport.close()
@@ -165,15 +235,20 @@ async def house(
 class EveryName(dict[str, Route]):
     """Routes that appear when asked for; `unpriced` and `nowhere` are what they say."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, target: dict[str, Any]) -> None:
         super().__init__()
-        self._base_url = base_url
+        self._base_url, self._target = base_url, target
 
     def get(self, name: str, default: Any = None) -> Any:
         if name == "nowhere":
             return None
         prices = () if name.startswith("unpriced") else (PRICE,)
         target = Target(
-            hash(name) & 0xFFFF, "openai", self._base_url, name, Secret(CREDENTIAL), prices=prices
+            hash(name) & 0xFFFF,
+            "openai",
+            self._base_url,
+            name,
+            Secret(CREDENTIAL),
+            **{"prices": prices, **self._target},
         )
         return Route(name, (target,), unpriced_allowed=name == "unpriced-allowed")

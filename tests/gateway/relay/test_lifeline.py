@@ -25,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def line(clock: Clock) -> Lifeline:
-    return Lifeline(asyncio.create_task(waiting()), ends_at=110.0)
+    return Lifeline(asyncio.create_task(waiting()), 110.0, clock)
 
 
 async def cut_of(lines: Lifelines, line: Lifeline) -> Cut | None:
@@ -73,7 +73,7 @@ async def test_a_task_that_recovers_goes_on(clock: Clock) -> None:
         await asyncio.sleep(0)
         return "settled"
 
-    line = Lifeline(asyncio.create_task(call()), ends_at=101.0)
+    line = Lifeline(asyncio.create_task(call()), 101.0, clock)
     lines.lines.add(line)
     await asyncio.sleep(0)
     clock.now = 101.0

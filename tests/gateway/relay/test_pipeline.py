@@ -12,7 +12,7 @@ from yarl import URL
 from gateway import errors
 from gateway.ledger.sweeper import ends, read
 from gateway.relay.admission import Reservation, Trying
-from gateway.relay.attempts import Limits
+from gateway.relay.attempt import Limits
 from gateway.relay.lifeline import Cut
 from gateway.simulator import Fault, RunningSimulator
 from tests.gateway.relay.carried import CREDENTIAL, Client, House, call_to, house
@@ -113,77 +113,6 @@ async def test_an_unpriced_call_is_refused_or_flagged_never_booked_as_free(home:
     assert home.books.entry.unpriced
 
 
-WHOLE_FAULTS = [
-    (Fault.BAD_REQUEST, 400, "rejected", "rejected"),
-    (Fault.NOT_FOUND, 404, "rejected", "rejected"),
-    (Fault.TOO_LARGE, 413, "rejected", "rejected"),
-    (Fault.UNPROCESSABLE, 422, "rejected", "rejected"),
-    (Fault.UNAUTHORIZED, 502, "failed", "failed"),
-    (Fault.PAYMENT_REQUIRED, 502, "failed", "failed"),
-    (Fault.FORBIDDEN, 502, "failed", "failed"),
-    (Fault.TIMEOUT, 504, "failed", "timed_out"),
-    (Fault.THROTTLED, 429, "failed", "failed"),
-    (Fault.THROTTLED_SECONDS, 429, "failed", "failed"),
-    (Fault.THROTTLED_DATE, 429, "failed", "failed"),
-    (Fault.THROTTLED_MS, 429, "failed", "failed"),
-    (Fault.SERVER_ERROR, 502, "failed", "failed"),
-    (Fault.BAD_GATEWAY, 502, "failed", "failed"),
-    (Fault.UNAVAILABLE, 502, "failed", "failed"),
-    (Fault.GATEWAY_TIMEOUT, 504, "failed", "timed_out"),
-    (Fault.OVERLOADED, 502, "failed", "failed"),
-    (Fault.RESET_BEFORE_HEADERS, 502, "failed", "failed"),
-    (Fault.RESET_AFTER_HEADERS, 502, "failed", "failed"),
-    (Fault.GARBAGE_HTML, 502, "failed", "failed"),
-    (Fault.GARBAGE_JSON, 502, "failed", "failed"),
-    (Fault.GZIP, 502, "failed", "failed"),
-    (Fault.REDIRECT, 502, "failed", "failed"),
-]
-
-
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize(
-    ("fault", "status", "outcome", "attempt"), WHOLE_FAULTS, ids=[f[0] for f in WHOLE_FAULTS]
-)
-async def test_a_fault_before_the_first_byte_is_an_error_of_our_own(
-    home: House, fault: Fault, status: int, outcome: str, attempt: str, stream: bool
-) -> None:
-    client = await home.carry(call_to(fault.model_name, stream=stream))
-
-    if stream and client.begun:  # a stream that breaks after its first byte cannot change its status
-        assert b'data: {"error":' in events(client)[-1]
-        assert home.books.entry.outcome == "truncated"
-        return
-    assert client.error is not None
-    assert client.error.status == status
-    assert CREDENTIAL not in client.error.message
-    entry = home.books.entry
-    assert (entry.outcome, entry.status) == (outcome, status)
-    assert [each.outcome for each in entry.attempts] == [attempt]
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault.TRUNCATED,
-        Fault.ERROR_EVENT,
-        Fault.CLOSE_MID_STREAM,
-        Fault.RESET_MID_STREAM,
-        Fault.GARBAGE_SSE,
-    ],
-)
-async def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(home: House, fault: Fault) -> None:
-    client = await home.carry(call_to(fault.model_name, stream=True))
-
-    assert b"[DONE]" not in client.body
-    if client.begun:
-        assert events(client)[-1].startswith(b'data: {"error":')
-        assert home.books.entry.outcome == "truncated"
-        assert home.books.entry.usage.basis == "estimated"
-    else:
-        assert client.error is not None
-        assert home.books.entry.outcome == "failed"
-
-
 @pytest.mark.parametrize(
     ("fault", "basis", "is_zero"),
     [
@@ -279,7 +208,7 @@ async def test_a_silent_provider_is_not_waited_for_beyond_the_deadline(
 
 
 async def test_a_stalled_stream_ends_with_an_error_event(upstream: RunningSimulator, tmp_path: Path) -> None:
-    async with house(upstream.base_url, tmp_path / "journal", Limits(read_timeout_s=0.3)) as home:
+    async with house(upstream.base_url, tmp_path / "journal", read_timeout_s=0.3) as home:
         client = await home.carry(call_to(Fault.STALL.model_name, stream=True))
 
     assert b'"code":"upstream_timeout"' in events(client)[-1]
@@ -319,8 +248,8 @@ async def test_a_full_pool_is_our_own_shedding(upstream: RunningSimulator, tmp_p
 
     assert isinstance(client.error, errors.Overloaded)
     assert client.error.retry_after_s
-    shed = home.books.entries[0]
-    assert (shed.code, shed.attempts, shed.cost_nanos) == ("overloaded", (), 0)
+    assert home.books.refusals == [(1, 11, Fault.SILENCE.model_name, "overloaded")]
+    assert [each.outcome for each in home.books.entries] == ["hung_up"]
 
 
 async def test_a_client_that_leaves_the_line_for_a_connection_pays_nothing(

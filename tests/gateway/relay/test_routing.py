@@ -1,59 +1,180 @@
+import json
+import random
+from collections import Counter
+from typing import Any
+
 import pytest
 
 from accounts.caller import Caller
-from gateway.errors import RouteNotAllowed, Unpriced
+from gateway.errors import ContextTooLong, ParameterRefused, RouteNotAllowed, Unpriced
+from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
-from gateway.relay.routing import plan
+from gateway.relay.routing import Plan, plan
 
 ALICE = Caller(key_id=1, team_id=1)
 CHEAP = Price(1, 0, 1, 1, 1)
 DEAR = Price(2, 1_000, 9, 9, 9)
+LONG = "Tell me more about rivers, dams and turbines. " * 200
 
 
-def target(number: int, *prices: Price) -> Target:
-    return Target(number, "openai", "https://api.example/v1", f"m{number}", Secret("sk-x"), prices=prices)
+def target(number: int, *prices: Price, **fields: Any) -> Target:
+    return Target(
+        number, "openai", "https://api.example/v1", f"m{number}", Secret("sk-x"), prices=prices, **fields
+    )
 
 
-def catalog(*targets: Target, unpriced_allowed: bool = False) -> Catalog:
-    return Catalog({"gpt-4o": Route("gpt-4o", targets, unpriced_allowed)})
+def catalog(*targets: Target, **fields: Any) -> Catalog:
+    return Catalog({"gpt-4o": Route("gpt-4o", targets, **fields)})
+
+
+def call_for(model_name: str = "gpt-4o", texts: tuple[str, ...] = ("Hello",), **fields: Any) -> Call:
+    messages = [{"role": "user", "content": each} for each in texts]
+    return understand(json.dumps({"model": model_name, "messages": messages, **fields}).encode(), 0.0)
+
+
+def planned(catalog: Catalog, call: Call | None = None, now_us: int = 0, draw: Any = random.random) -> Plan:
+    return plan(call or call_for(), ALICE, catalog, now_us, draw)
+
+
+def ids(made: Plan) -> list[int]:
+    return [each.target.id for each in made.steps]
 
 
 def test_targets_come_in_order_with_the_price_in_force() -> None:
-    first, second = target(1, CHEAP, DEAR), target(2, CHEAP)
+    first, second = target(1, CHEAP, DEAR), target(2, CHEAP, order=1)
 
-    made = plan("gpt-4o", ALICE, catalog(first, second), now_us=999)
+    made = planned(catalog(second, first), now_us=999)
 
     assert [(each.target, each.price) for each in made.steps] == [(first, CHEAP), (second, CHEAP)]
 
 
 def test_a_price_holds_from_its_own_moment_on() -> None:
-    assert plan("gpt-4o", ALICE, catalog(target(1, CHEAP, DEAR)), now_us=1_000).steps[0].price == DEAR
+    assert planned(catalog(target(1, CHEAP, DEAR)), now_us=1_000).steps[0].price == DEAR
 
 
 def test_an_unknown_route_and_one_without_targets_look_alike() -> None:
     for name in ("nothing", "gpt-4o"):
         with pytest.raises(RouteNotAllowed) as why:
-            plan(name, ALICE, catalog(), now_us=0)
+            planned(catalog(), call_for(name))
         assert why.value.status == 404
         assert why.value.code == "model_not_found"
 
 
 def test_a_target_without_a_price_is_refused() -> None:
     with pytest.raises(Unpriced):
-        plan("gpt-4o", ALICE, catalog(target(1)), now_us=0)
+        planned(catalog(target(1)))
 
 
 def test_a_target_without_a_price_is_passed_over_for_one_that_has_one() -> None:
-    made = plan("gpt-4o", ALICE, catalog(target(1), target(2, CHEAP)), now_us=0)
-
-    assert [each.target.id for each in made.steps] == [2]
+    assert ids(planned(catalog(target(1), target(2, CHEAP)))) == [2]
 
 
 def test_a_route_may_let_unpriced_calls_through() -> None:
-    made = plan("gpt-4o", ALICE, catalog(target(1), unpriced_allowed=True), now_us=0)
-
-    assert made.steps[0].price is None
+    assert planned(catalog(target(1), unpriced_allowed=True)).steps[0].price is None
 
 
 def test_a_credential_does_not_print_itself() -> None:
     assert "sk-x" not in repr(target(1)) + str(target(1).credential)
+
+
+def test_targets_of_one_order_share_the_calls_by_weight() -> None:
+    draw = random.Random(1).random
+    known = catalog(target(1, CHEAP, weight=3), target(2, CHEAP, weight=1), target(3, CHEAP, order=1))
+
+    made = [ids(planned(known, draw=draw)) for _ in range(4000)]
+
+    first = Counter(each[0] for each in made)
+    assert first[1] / 4000 == pytest.approx(0.75, abs=0.02)
+    assert first[2] / 4000 == pytest.approx(0.25, abs=0.02)
+    assert {each[2] for each in made} == {3}
+
+
+def test_a_target_without_weight_comes_last_of_its_order() -> None:
+    known = catalog(target(1, CHEAP, weight=0), target(2, CHEAP), target(3, CHEAP, order=1))
+
+    assert all(ids(planned(known)) == [2, 1, 3] for _ in range(50))
+
+
+def test_a_target_that_refuses_a_parameter_is_passed_over_for_one_that_takes_it() -> None:
+    known = catalog(target(1, CHEAP, parameters={"logprobs": "refuse"}), target(2, CHEAP, order=1))
+
+    assert ids(planned(known, call_for(logprobs=True))) == [2]
+    assert ids(planned(known)) == [1, 2]
+
+
+def test_a_parameter_that_no_target_takes_is_refused_by_name() -> None:
+    with pytest.raises(ParameterRefused) as why:
+        planned(catalog(target(1, CHEAP, parameters={"logprobs": "refuse"})), call_for(logprobs=True))
+
+    assert (why.value.status, why.value.param) == (400, "logprobs")
+    assert "gpt-4o" in why.value.message
+
+
+def test_each_target_gets_its_own_version_of_the_parameters() -> None:
+    known = catalog(target(1, CHEAP, parameters={"max_tokens": "translate"}), target(2, CHEAP, order=1))
+
+    first, second = planned(known, call_for(max_tokens=5)).steps
+
+    assert ("max_tokens" in first.fields, "max_completion_tokens" in first.fields) == (False, True)
+    assert "max_tokens" in second.fields
+
+
+def test_messages_that_do_not_fit_go_to_a_target_with_a_longer_window() -> None:
+    known = catalog(target(1, CHEAP, context_window=500), target(2, CHEAP, context_window=50_000, order=1))
+
+    assert ids(planned(known, call_for(texts=(LONG,), max_tokens=10))) == [2]
+
+
+def test_messages_that_fit_nowhere_are_refused_before_anything_is_sent() -> None:
+    with pytest.raises(ContextTooLong) as why:
+        planned(catalog(target(1, CHEAP, context_window=500)), call_for(texts=(LONG,), max_tokens=10))
+
+    assert (why.value.status, why.value.code) == (400, "context_length_exceeded")
+
+
+def test_a_route_may_leave_out_the_oldest_messages() -> None:
+    known = catalog(target(1, CHEAP, context_window=3000), overflow="trim")
+    texts = (LONG, LONG, "one", "two", "three")
+
+    [step] = planned(known, call_for(texts=texts, max_tokens=10)).steps
+
+    kept = [each["content"] for each in json.loads(bytes(step.fields["messages"]))]
+    assert kept == [LONG, "one", "two", "three"]
+    assert step.trimmed == 1
+
+
+def test_what_cannot_be_trimmed_enough_is_refused() -> None:
+    known = catalog(target(1, CHEAP, context_window=500), overflow="trim")
+
+    with pytest.raises(ContextTooLong):
+        planned(known, call_for(texts=("old", "one", "two", LONG), max_tokens=10))
+
+
+def test_a_route_may_name_another_for_long_messages() -> None:
+    short = Route(
+        "gpt-4o", (target(1, CHEAP, context_window=500),), overflow="reroute", overflow_route="long"
+    )
+    long = Route("long", (target(2, CHEAP, context_window=100_000),))
+
+    made = planned(Catalog({"gpt-4o": short, "long": long}), call_for(texts=(LONG,), max_tokens=10))
+
+    assert (made.route.model_name, ids(made), made.model_name) == ("long", [2], "gpt-4o")
+
+
+def test_two_routes_that_name_each_other_do_not_go_round_in_circles() -> None:
+    routes = {
+        name: Route(name, (target(1, CHEAP, context_window=500),), overflow="reroute", overflow_route=other)
+        for name, other in (("a", "b"), ("b", "a"))
+    }
+    with pytest.raises(ContextTooLong):
+        planned(Catalog(routes), call_for("a", texts=(LONG,), max_tokens=10))
+
+
+def test_the_other_route_is_checked_for_its_price_as_well() -> None:
+    short = Route(
+        "gpt-4o", (target(1, CHEAP, context_window=500),), overflow="reroute", overflow_route="long"
+    )
+    known = Catalog({"gpt-4o": short, "long": Route("long", (target(2),))})
+
+    with pytest.raises(Unpriced):
+        planned(known, call_for(texts=(LONG,), max_tokens=10))

@@ -27,7 +27,7 @@ def test_events_are_handed_on_in_their_own_bytes_and_the_end_is_held_back() -> N
     assert read.feed(FIRST + HEL + LO + LAST + DONE) == FIRST + HEL + LO + LAST
     assert read.done
     assert read.usage == Usage(9, 2, 0, "reported")
-    assert read.written_tokens == 2
+    assert read.said.tokens("gpt-4o") == 1  # "Hel" and "lo" are one
 
 
 def test_usage_that_nobody_asked_for_is_kept_here() -> None:
@@ -43,7 +43,7 @@ def test_usage_beside_choices_is_taken_out_and_the_choices_stay() -> None:
 
     assert read.feed(event) == b'data: {"choices":[{"delta":{"content":"lo"}}],"id":"x"}\n\n'
     assert read.usage == Usage(9, 2, 0, "reported")
-    assert read.written_tokens == 1
+    assert read.said.tokens("gpt-4o") == 1
 
 
 def test_the_last_usage_counts_where_it_is_repeated() -> None:
@@ -101,7 +101,7 @@ def test_what_comes_together_with_an_error_is_handed_on_before_it() -> None:
 
     assert it.feed(spoken + b'data: {"error":{"message":"out of water"}}\n\n') == spoken
     assert "out of water" in str(it.failure)
-    assert it.written_tokens == 1
+    assert it.said.tokens("gpt-4o") == 1
 
 
 def test_an_error_event_of_the_provider_is_an_error() -> None:
@@ -130,7 +130,7 @@ def test_however_the_bytes_are_cut_the_same_is_handed_on(cuts: list[int], pass_u
     assert handed_on == FIRST + HEL + b": ping\n\n" + LO + (LAST if pass_usage else b"")
     assert read.done
     assert read.usage == Usage(9, 2, 0, "reported")
-    assert read.written_tokens == 2
+    assert read.said.tokens("gpt-4o") == 1  # "Hel" and "lo" are one
 
 
 def test_no_event_is_json_of_two_opinions() -> None:

@@ -7,7 +7,7 @@ from gateway import errors
 from gateway.relay.catalog import Secret, Target
 from gateway.relay.records import Usage
 from gateway.relay.transports import Broken, TooLarge
-from gateway.relay.upstream import failure_of, masked, retry_after_s, usage_of_answer
+from gateway.relay.upstream import failure, failure_of, masked, retry_after_s, tokens_of_answer, usage_of_answer
 
 TARGET = Target(1, "openai", "https://api.example/v1", "gpt", Secret("sk-very-secret-credential"))
 
@@ -131,15 +131,36 @@ def test_when_to_come_back_in_every_spelling(
 
 def test_usage_of_an_answer_is_the_reported_one() -> None:
     body = b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}'
-    assert usage_of_answer(body, 1000) == Usage(9, 2, 0, "reported")
+    assert usage_of_answer(body) == Usage(9, 2, 0, "reported")
 
 
-def test_usage_of_an_answer_is_estimated_where_none_is_reported() -> None:
-    body = b'{"choices":[{"message":{"content":"12345678"}}]}'
-    assert usage_of_answer(body, 40) == Usage(10, 3, 0, "estimated")
+def test_an_answer_without_usage_is_counted() -> None:
+    body = b'{"choices":[{"message":{"content":"A quiet river, a steady gate."}}]}'
+    assert usage_of_answer(body) is None
+    assert tokens_of_answer(body, "gpt-4o") == 8
 
 
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"usage":', b"[1]", b'"x"'])
 def test_an_answer_that_is_no_json_object_is_a_failure(body: bytes) -> None:
     with pytest.raises(errors.UpstreamFailed):
-        usage_of_answer(body, 10)
+        usage_of_answer(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"too long","code":"context","param":null}}',
+        b'[{"error":{"message":"too long","code":"context"}}]',
+        b'{"object":"error","message":"too long","type":"x","param":null,"code":"context"}',
+        b'{"code":"context","error":"too long"}',
+    ],
+    ids=["OpenAI", "Gemini", "Mistral", "xAI"],
+)
+def test_an_error_is_understood_in_each_vendors_shape(body: bytes) -> None:
+    told = failure(400, body, None, TARGET)
+    assert (told.message, told.code) == ("too long", "context")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"[[]]", b"{}", b'{"error":null}', b'{"message":7}', b"null", b""])
+def test_an_error_of_no_known_shape_says_its_status(body: bytes) -> None:
+    assert "400" in failure(400, body, None, TARGET).message

@@ -37,4 +37,4 @@ def test_usage_as_providers_write_it(raw: bytes, expected: Usage | None) -> None
 
 
 def test_an_estimate_says_that_it_is_one() -> None:
-    assert estimated(9, 5) == Usage(3, 5, 0, "estimated")
+    assert estimated(9, 5) == Usage(9, 5, 0, "estimated")

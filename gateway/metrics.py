@@ -1,0 +1,187 @@
+"""`/metrics`: what this process does, in Prometheus' text format. No team and no key is named.
+
+The format and the naming are Prometheus': https://prometheus.io/docs/practices/naming/
+What a transport does not know has no sample: a missing figure is not a zero.
+"""
+
+import hmac
+import ipaddress
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.endpoints import NO_STORE, Scope, Send
+from gateway.lifespan import Gateway
+from gateway.meter import BOUNDS_S, Meter
+from gateway.relay.gate import PRIORITIES, WAIT_BOUNDS_S
+from gateway.relay.ports import ACQUIRE_BOUNDS_S, PoolFigures
+from gateway.relay.targets import TargetState
+
+PATH = "/metrics"
+TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+PLAIN = (b"content-type", b"text/plain; charset=utf-8")
+FORWARDED = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"))
+NANOS = 10**9
+STATES = ("closed", "half_open", "open")
+
+TARGET = ["route", "target"]
+"""Labels: the same provider and upstream model may stand behind several routes."""
+
+Name = tuple[str, str]
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+
+async def answer(gateway: Gateway, scope: Scope, send: Send, token: str) -> None:
+    """The figures, to this machine or to whoever has the token; 403 to others."""
+    if may_read(scope, token):
+        status, kind, body = 200, TEXT, text(gateway.meter, gateway.targets())
+    else:
+        status, kind = 403, PLAIN
+        body = b"Metrics are for this machine, or for a bearer token: see METRICS_TOKEN.\n"
+    headers = [kind, NO_STORE, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def may_read(scope: Scope, token: str) -> bool:
+    """With a token set, who brings it; else who comes from this machine and through no proxy.
+
+    Behind a proxy on this machine everybody comes from it.
+    """
+    headers = dict(scope["headers"])
+    if token:
+        brought = headers.get(b"authorization", b"")
+        return hmac.compare_digest(brought, b"Bearer " + token.encode())
+    return _is_here(scope.get("client")) and not FORWARDED & headers.keys()
+
+
+def _is_here(client: Any) -> bool:
+    try:
+        return ipaddress.ip_address(client[0]).is_loopback
+    except (TypeError, ValueError, IndexError):
+        return False
+
+
+def text(meter: Meter, targets: list[TargetState]) -> bytes:
+    """All figures at this moment."""
+    registry = CollectorRegistry()
+    registry.register(Figures(meter, targets))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class Figures(Collector):
+    """One reading."""
+
+    def __init__(self, meter: Meter, targets: list[TargetState]) -> None:
+        self._meter, self._targets = meter, targets
+
+    def describe(self) -> Iterable[Any]:
+        """Nothing ahead: what there is is known when it is read."""
+        return []
+
+    def collect(self) -> Iterator[Family]:
+        yield from _calls(self._meter)
+        yield from _targets(self._targets)
+        yield from _gates(self._targets)
+        yield from _pools([(_name(each), each.pool) for each in self._targets if each.pool])
+
+
+def _calls(meter: Meter) -> Iterator[Family]:
+    by = ["route", "outcome"]
+    calls = CounterMetricFamily("penstock_calls", "Calls that ended.", labels=by)
+    latency = HistogramMetricFamily("penstock_call_latency_seconds", "From admission to end.", labels=by)
+    tokens = CounterMetricFamily("penstock_tokens", "Tokens of ended calls.", labels=[*by, "direction"])
+    cost = CounterMetricFamily("penstock_cost", "Cost in the ledger currency.", labels=by)
+    for key, tally in meter.tallies.items():
+        calls.add_metric(key, tally.calls)
+        counts = list(accumulate(tally.buckets))
+        latency.add_metric(key, _buckets(BOUNDS_S, counts), tally.latency_us / 1e6)
+        tokens.add_metric((*key, "input"), tally.input_tokens)
+        tokens.add_metric((*key, "output"), tally.output_tokens)
+        cost.add_metric(key, tally.cost_nanos / NANOS)
+    refused = CounterMetricFamily("penstock_refused_calls", "Calls not let in.", labels=["code"])
+    for code, count in meter.refusals.items():
+        refused.add_metric((code,), count)
+    yield from (calls, latency, tokens, cost, refused)
+
+
+def _targets(targets: list[TargetState]) -> Iterator[Family]:
+    state = GaugeMetricFamily("penstock_breaker", "1 for the state it is in.", labels=[*TARGET, "state"])
+    retries = CounterMetricFamily("penstock_retries", "Retries sent.", labels=TARGET)
+    for each in targets:
+        for one in STATES:
+            state.add_metric((*_name(each), one), float(each.breaker == one))
+        retries.add_metric(_name(each), each.retries)
+    yield from (state, retries)
+
+
+def _gates(targets: list[TargetState]) -> Iterator[Family]:
+    by = [*TARGET, "priority"]
+    places = GaugeMetricFamily("penstock_gate_places", "Attempts at once.", labels=TARGET)
+    in_use = GaugeMetricFamily("penstock_gate_in_use", "Places taken.", labels=TARGET)
+    refused = CounterMetricFamily("penstock_gate_refused", "Calls turned away.", labels=TARGET)
+    waiting = GaugeMetricFamily("penstock_gate_waiting", "Calls that wait for a place.", labels=by)
+    waits = HistogramMetricFamily("penstock_gate_wait_seconds", "Waits of those that entered.", labels=by)
+    for each in targets:
+        name, gate = _name(each), each.gate
+        places.add_metric(name, gate.places)
+        in_use.add_metric(name, gate.in_use)
+        refused.add_metric(name, gate.refused)
+        for one in PRIORITIES:
+            waiting.add_metric((*name, one), gate.waiting[one])
+            waits.add_metric((*name, one), _buckets(WAIT_BOUNDS_S, gate.wait_buckets[one]), gate.wait_s[one])
+    yield from (places, in_use, refused, waiting, waits)
+
+
+COUNTED = (
+    ("acquired", "Places given out."),
+    ("pool_timeouts", "Calls that found no connection in time."),
+    ("connect_timeouts", "Connections that were not made in time."),
+    ("connection_errors", "Connections refused, failed or broken."),
+    ("requests", "Requests sent."),
+    ("answers", "Requests whose headers came back."),
+    ("opened", "Connections made."),
+    ("reused", "Requests that needed no new connection."),
+)
+GAUGED = (
+    ("in_use", "Connections in use."),
+    ("waiting", "Calls that wait for a connection."),
+    ("idle", "Connections kept for the next call."),
+)
+
+
+def _pools(pools: list[tuple[Name, PoolFigures]]) -> Iterator[Family]:
+    for figure, said in GAUGED:
+        yield _known(GaugeMetricFamily(f"penstock_pool_{figure}", said, labels=TARGET), figure, pools)
+    for figure, said in COUNTED:
+        yield _known(CounterMetricFamily(f"penstock_pool_{figure}", said, labels=TARGET), figure, pools)
+    waits = HistogramMetricFamily("penstock_pool_acquire_seconds", "Waits for a connection.", labels=TARGET)
+    spoken = GaugeMetricFamily("penstock_pool_http", "HTTP as last spoken.", labels=[*TARGET, "version"])
+    for name, pool in pools:
+        waits.add_metric(name, _buckets(ACQUIRE_BOUNDS_S, pool.acquire_buckets), pool.acquire_s)
+        if pool.http_version is not None:
+            spoken.add_metric((*name, pool.http_version), 1)
+    yield from (waits, spoken)
+
+
+def _known(family: Any, figure: str, pools: list[tuple[Name, PoolFigures]]) -> Any:
+    """A sample of each pool whose transport knows the figure."""
+    for name, pool in pools:
+        value = getattr(pool, figure)
+        if value is not None:
+            family.add_metric(name, value)
+    return family
+
+
+def _buckets(bounds_s: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """Cumulative counts beside their bounds, the last without one."""
+    return list(zip((*map(str, bounds_s), "+Inf"), map(float, counts), strict=True))
+
+
+def _name(target: TargetState) -> Name:
+    return target.route, f"{target.provider}/{target.upstream_model}"

@@ -1,0 +1,173 @@
+"""One connection as httpcore2 wants it: bytes in, bytes out, made to a checked address."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+import aiohappyeyeballs
+import httpcore2
+from aiohttp.abc import ResolveResult
+
+from gateway.relay.transports.addresses import CheckedResolver
+from gateway.relay.transports.connecting import tune
+
+LARGEST_READ = 64 * 1024
+NEXT_ADDRESS_AFTER_S = 0.25
+"""A host's next address is tried beside one that has not answered for so long (RFC 8305)."""
+
+
+class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
+    """A connection on which a cancelled call leaves nothing half-said.
+
+    What is written is handed to the event loop whole, before anything is awaited: with several calls on one
+    HTTP/2 connection, a frame cut short by one would end them all.
+    Silence is not bounded here, but by the lifeline; what is not taken, by the kernel (see `tune`).
+    """
+
+    def __init__(self, on_lost: "Callable[[Wire], None]") -> None:
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._unread = bytearray()
+        self._ended = False
+        self._lost: Exception | None = None
+        self._paused = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What has come, at least a byte; empty at the end. Raises httpcore2.ReadError, WriteTimeout."""
+        if not self._unread and not self._ended:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if not self._unread and self._lost is not None:
+            raise _why(self._lost, httpcore2.ReadError)
+        return self.take(max_bytes)
+
+    def take(self, max_bytes: int = LARGEST_READ) -> bytes:
+        """What has come already, if anything."""
+        taken = bytes(self._unread[:max_bytes])
+        del self._unread[:max_bytes]
+        if self._transport is not None and len(self._unread) < LARGEST_READ:
+            self._transport.resume_reading()
+        return taken
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send it all; waits while the far end is slow. Raises httpcore2.WriteError, WriteTimeout."""
+        if buffer:
+            self.say(buffer)
+        if self._paused:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._writers.append(turn)
+            await turn
+        if self._transport is None:
+            raise _why(self._lost, httpcore2.WriteError)
+
+    def say(self, buffer: bytes) -> None:
+        """Hand bytes to the event loop. Says nothing where the connection is gone: a reader will find out."""
+        if self._transport is not None:
+            self._transport.write(buffer)
+
+    async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection now. What was not read is dropped, and no farewell is waited for."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._ended = True
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        raise NotImplementedError("a connection is made with TLS or without, see dial()")
+
+    def get_extra_info(self, info: str) -> Any:
+        """`is_readable` is asked about idle connections: whether something was heard on it."""
+        if info == "is_readable":
+            return self.was_heard
+        return None if self._transport is None else self._transport.get_extra_info(info)
+
+    @property
+    def was_heard(self) -> bool:
+        """Bytes came that nobody read, or the end."""
+        return bool(self._unread) or self._ended
+
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's only behaves like one
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        if len(self._unread) >= LARGEST_READ and self._transport is not None:
+            self._transport.pause_reading()
+        self._wake_reader()
+
+    def eof_received(self) -> None:
+        self._ended = True
+        self._wake_reader()
+
+    def connection_lost(self, why: Exception | None) -> None:
+        self._ended, self._lost, self._transport = True, why, None
+        self._wake_reader()
+        self.resume_writing()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        writers, self._writers = self._writers, []
+        for each in writers:
+            if not each.done():
+                each.set_result(None)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+def _why(lost: Exception | None, otherwise: type[Exception]) -> Exception:
+    if isinstance(lost, OSError) and lost.errno == errno.ETIMEDOUT:
+        return httpcore2.WriteTimeout(lost)
+    return otherwise(lost)
+
+
+async def dial(
+    host: str,
+    port: int,
+    trust: ssl.SSLContext | None,
+    resolver: CheckedResolver,
+    write_timeout_s: float,
+    on_lost: Callable[[Wire], None],
+) -> Wire:
+    """Connect to whichever of the host's addresses answers first, with TLS if there is a context.
+
+    Raises OSError, ForbiddenAddress among them: every address is checked before any is tried.
+    """
+    found = await resolver.resolve(host, port)
+    sock = await aiohappyeyeballs.start_connection(
+        [_address(each) for each in found], happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, interleave=1
+    )
+    tune(sock, write_timeout_s)
+    _, wire = await asyncio.get_running_loop().create_connection(
+        lambda: Wire(on_lost), sock=sock, ssl=trust, server_hostname=host if trust else None
+    )
+    return wire
+
+
+def _address(found: ResolveResult) -> aiohappyeyeballs.AddrInfoType:
+    """As getaddrinfo() would say it."""
+    host, port = found["host"], found["port"]
+    if found["family"] == socket.AF_INET6:
+        return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
