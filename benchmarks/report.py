@@ -6,10 +6,12 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from benchmarks import rows
 from benchmarks.figures import Beside, Figure, Results, Sample
+from benchmarks.rows import Field
 
 
-def page(method: str, results: Results, machine: Mapping[str, str]) -> str:
+def page(method: str, results: Results, field: Field, machine: Mapping[str, str]) -> str:
     """`docs/performance.md`: how it was measured, then what came of it."""
     parts = [
         method,
@@ -31,7 +33,8 @@ def page(method: str, results: Results, machine: Mapping[str, str]) -> str:
         ),
         "\n## Also measured\n",
         _table(("", "median", "lowest to highest"), map(_also_row, _also(results))),
-        "\n## The books of this run\n",
+        f"\n{rows.page(field)}",
+        "## The books of this run\n",
         _books(results),
         "\n## The machine\n",
         _table(("", ""), machine.items()),
@@ -39,7 +42,7 @@ def page(method: str, results: Results, machine: Mapping[str, str]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def document(results: Results, machine: Mapping[str, str]) -> str:
+def document(results: Results, field: Field, machine: Mapping[str, str]) -> str:
     """`docs/performance.json`: every round of every figure."""
     content: dict[str, Any] = {
         "machine": dict(machine),
@@ -54,6 +57,7 @@ def document(results: Results, machine: Mapping[str, str]) -> str:
             }
             for each in results.grid
         ],
+        "field": rows.document(field),
         "books": asdict(results.books),
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
