@@ -25,7 +25,7 @@ from unfold.widgets import (
 
 from accounts.admin import NotedAdmin
 from accounts.models import User
-from gateway import services
+from gateway import services, upstreams
 from gateway.inputs import (
     Unusable,
     clean_base_url,
@@ -35,6 +35,7 @@ from gateway.inputs import (
     origin,
 )
 from gateway.models import Attempt, BreakerChange, Credential, Entry, Price, Provider, Route, Target
+from gateway.relay.targets import TargetState
 
 NANOS = 10**9
 LAST_CHANGES = 10
@@ -154,6 +155,24 @@ def _refer(provider: Provider, env_var: str) -> None:
         services.refer_to_credential(provider, env_var)
     else:
         services.forget_credential(provider)
+
+
+def _live() -> dict[int, TargetState]:
+    """Every target as the relay of this process has it, by id; empty where there is none or it is too busy."""
+    try:
+        return {each.target_id: each for each in upstreams.states()}
+    except (upstreams.NoRelayHere, TimeoutError):
+        return {}
+
+
+def _in_words(state: TargetState) -> str:
+    breaker = state.breaker.replace("_", "-").capitalize()
+    if state.held:
+        breaker = "Held open"
+    elif state.breaker == "open":
+        breaker = f"Open, a probe in {state.ready_in_s:.0f} s"
+    waiting = sum(state.gate.waiting.values())
+    return f"{breaker}; {state.gate.in_use} of {state.gate.places} places, {waiting} waiting"
 
 
 def _credential_of(provider: Provider) -> Credential:
@@ -313,7 +332,7 @@ class TargetAdmin(NotedAdmin):
     """Where calls go: how each target is reached, how much it is given, and whether it may be."""
 
     form = TargetForm
-    list_display = [*("name", "route", "enabled", "order", "weight", "transport", "max_concurrency", "lever")]
+    list_display = [*("name", "route", "enabled", "order", "weight", "transport", "now")]
     list_filter = ["lever", "enabled", "provider", "transport"]
     list_select_related = ["route", "provider"]
     ordering = ["route__model_name", "order", "id"]
@@ -336,10 +355,10 @@ class TargetAdmin(NotedAdmin):
         ),
         ("Gate", {"fields": [("max_concurrency", "max_waiting")]}),
         ("Parameters", {"fields": ["parameters", "context_window"]}),
-        ("Breaker", {"fields": ["lever", "closed_at", "timeline"]}),
+        ("Breaker", {"fields": ["now", "lever", "closed_at", "timeline"]}),
     ]
     add_fieldsets = fieldsets[:-1]
-    readonly_fields = ["lever", "closed_at", "timeline"]
+    readonly_fields = ["now", "lever", "closed_at", "timeline"]
     actions = ["hold_open", "let_go", "close"]
     actions_submit_line = ["hold_this_open", "let_this_go", "close_this"]
 
@@ -350,6 +369,19 @@ class TargetAdmin(NotedAdmin):
     @admin.display(description="target", ordering="upstream_model")
     def name(self, target: Target) -> str:
         return str(target)
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """The list, each target with what the relay knows of it at this moment, asked for once."""
+        changes = super().get_changelist_instance(request)
+        live = _live()
+        for target in changes.result_list:
+            target.live = live.get(target.pk)
+        return changes
+
+    @admin.display(description="now")
+    def now(self, target: Target) -> str:
+        state = target.live if hasattr(target, "live") else _live().get(target.pk)
+        return "Not known in this process" if state is None else _in_words(state)
 
     @admin.display(description="timeline")
     def timeline(self, target: Target) -> str:

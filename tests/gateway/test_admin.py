@@ -10,10 +10,12 @@ from django.contrib.auth.models import Permission
 
 from accounts.changes import change_number
 from accounts.models import ApiKey, Team, User
-from gateway import services
+from gateway import services, upstreams
 from gateway.credentials import reveal
 from gateway.models import Attempt, BreakerChange, Credential, Entry, Price, Provider, Route, Target
 from gateway.relay.catalog import PoolConfig
+from gateway.relay.gate import Gate
+from gateway.relay.targets import TargetState
 from gateway.snapshot import read
 
 pytestmark = pytest.mark.django_db
@@ -522,3 +524,34 @@ def test_lists_take_the_same_few_queries_for_many_rows(operator, target, path, d
         services.hold_breaker_open(row, ada)
     with django_assert_num_queries(7):  # session, user, providers to filter by, two counts, simulated?, rows
         operator.get(path)
+
+
+@pytest.fixture
+def relay():
+    """What a running relay would tell of its targets."""
+    told = []
+    upstreams.install(lambda: told)
+    yield told
+    upstreams.install(None)
+
+
+@pytest.mark.parametrize(
+    ("breaker", "held", "said"),
+    [
+        ("closed", False, "Closed; 0 of 50 places, 0 waiting"),
+        ("half_open", False, "Half-open; 0 of 50 places"),
+        ("open", False, "Open, a probe in 41 s; 0 of 50 places"),
+        ("open", True, "Held open; 0 of 50 places"),
+    ],
+)
+def test_a_target_shows_what_the_relay_knows_of_it(operator, target, relay, breaker, held, said):
+    gate = Gate(50, 1000, lambda: 0.0).figures()
+    relay.append(TargetState(target.pk, "gpt-4o", "acme", "gpt-4o", breaker, held, 41.2, 0, gate, None))
+
+    assert said in operator.get(TARGETS).content.decode()
+    assert said in operator.get(f"{TARGETS}{target.pk}/change/").content.decode()
+
+
+def test_without_a_relay_nothing_is_made_up_about_a_target(operator, target):
+    assert "Not known in this process" in operator.get(TARGETS).content.decode()
+    assert "Closed;" not in operator.get(f"{TARGETS}{target.pk}/change/").content.decode()
