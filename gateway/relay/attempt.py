@@ -49,7 +49,7 @@ class Attempt:
     ) -> bytes:
         """The provider's whole answer. Raises UpstreamFailed."""
         try:
-            answer = await self._send(place, trying, reservation)
+            answer = await self._send(place, trying, reservation, line)
             try:
                 body = await answer.whole(self.limits.max_answer_bytes)
             finally:
@@ -74,7 +74,7 @@ class Attempt:
         line.expect(self.clock() + trying.step.target.pool.read_timeout_s, Cut.SILENT)
         answer: Answer | None = None
         try:
-            answer = await self._send(place, trying, reservation)
+            answer = await self._send(place, trying, reservation, line)
             _check_stream(answer)
             await self._hand_on(answer, reader, trying, reservation, line, client)
         except BaseException as why:  # noqa: BLE001 - as above
@@ -88,7 +88,9 @@ class Attempt:
         reservation.attempt_ended("answered", usage_so_far(reservation, trying, reader))
         return answer
 
-    async def _send(self, place: Place, trying: Trying, reservation: Reservation) -> Answer:
+    async def _send(
+        self, place: Place, trying: Trying, reservation: Reservation, line: Lifeline
+    ) -> Answer:
         call, step = reservation.call, trying.step
         asks_usage = ASKING_USAGE not in step.target.parameters
         body = call.body_for(step.target.upstream_model, step.fields, asks_usage=asks_usage)
@@ -96,6 +98,7 @@ class Attempt:
         trying.status = answer.status
         try:
             if answer.status != 200:
+                line.expect(NEVER, Cut.DEADLINE)  # its words have a shorter limit of their own
                 raise await upstream.failure_of(answer, step.target, self.now_s())
             if answer.content_encoding.lower() not in ("", "identity"):
                 raise upstream.not_an_answer("The provider sent a compressed answer that nobody asked for.")
@@ -139,7 +142,11 @@ class Attempt:
         except Broken as why:
             why.after_bytes = reader.spoke
             raise
-        raise _cut_short(trying, again=not reader.spoke)
+        if not reader.ends_here():
+            raise _cut_short(trying, again=not reader.spoke)
+        line.expect(NEVER, Cut.DEADLINE)
+        if not client.begun and not line.gone:
+            await client.begin_stream(trying, reservation)
 
 
 def usage_so_far(reservation: Reservation, trying: Trying, reader: EventReader | None) -> Usage:
@@ -212,7 +219,7 @@ def _outcome(told: BaseException, cut: Cut | None) -> AttemptOutcome:
 
 def _may_be_billed(why: BaseException, trying: Trying) -> bool:
     """The provider had the whole call and may have worked on it, whatever became of its answer."""
-    if isinstance(why, CannotConnect | ConnectTimedOut | WriteTimedOut):
+    if isinstance(why, TransportError) and why.unseen:
         return False
     return trying.status in (None, 200, *upstream.TIMEOUTS)
 

@@ -19,6 +19,7 @@ from gateway.relay.retry import POLICY, RetryPolicy
 from gateway.relay.routing import Plan
 from gateway.relay.stream import DONE, error_event
 from gateway.relay.targets import Targets
+from gateway.relay.transports import TransportError
 
 GONE = 499
 """Status on the books of a call whose client had left (as nginx writes it)."""
@@ -165,8 +166,9 @@ def _too_late(cut: Cut, reservation: Reservation) -> errors.GatewayError:
 
 async def _to_its_end(answer: Answer) -> None:
     """Read what follows `[DONE]`, usually nothing, so that the connection can be used again."""
-    async for _ in answer.chunks():
-        continue
+    with contextlib.suppress(TransportError):  # the answer is whole; a broken connection is just not kept
+        async for _ in answer.chunks():
+            continue
 
 
 def stopping() -> errors.Overloaded:

@@ -116,12 +116,23 @@ class EventReader:
             return None
         return self._look(event, payload)
 
+    def ends_here(self) -> bool:
+        """The body is over: whether all that is missing is the blank line after `[DONE]`."""
+        self.done = self.done or self._held.strip() == b"data: [DONE]"
+        return self.done
+
     def _look(self, event: bytes, payload: bytes) -> bytes | None:
+        if payload[:1] != b"{":
+            if not event.startswith(b"data:"):
+                return event  # an event of a name of its own: not ours to judge
+            raise _broken("it sent an event that is not JSON in an object.")
         try:
+            if not payload.isascii():
+                payload.decode()
             chunk = _chunk(payload)
         except msgspec.ValidationError:
             return event  # JSON of another shape: not ours to judge
-        except (msgspec.DecodeError, RecursionError):
+        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             raise _broken("it sent an event that is not JSON.") from None
         if chunk.error is not NULL and bytes(chunk.error) != b"null":
             raise _broken_off(f"The provider ended the stream with an error. {_message(chunk.error)}".strip())

@@ -17,7 +17,7 @@ from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.transports import TransportError
 
 LARGEST_ERROR = 64 * 1024
-ERROR_BODY_S = 2.0
+ERROR_BODY_S = 0.5
 """How long the words of an error are waited for once its status has come."""
 LONGEST_WAIT_S = 24 * 3600.0
 REJECTIONS = frozenset({400, 404, 413, 422})
@@ -53,25 +53,35 @@ class _Whole(Struct):
     choices: list[_Choice]
 
 
-class _Usage(Struct):
+class _Reply(Struct):
+    choices: Raw
     usage: Raw = Raw(b"null")
+    error: Raw = Raw(b"null")
 
 
 _error = msgspec.json.Decoder(_Error | list[_Error])
 _whole = msgspec.json.Decoder(_Whole)
-_usage = msgspec.json.Decoder(_Usage)
+_reply = msgspec.json.Decoder(_Reply)
 _SECRET = re.compile(r"\b(sk|pk|key|Bearer)[-_ ][\w\-*.]{6,}")
 
 
 def usage_of_answer(body: bytes) -> Usage | None:
-    """Usage that a whole answer reports, or None. Raises UpstreamFailed if it is no JSON."""
+    """Usage that a whole answer reports, or None. Raises UpstreamFailed where it is no chat completion."""
     try:
-        raw = _usage.decode(body).usage
-    except (msgspec.DecodeError, RecursionError):
-        raise not_an_answer(
-            "The provider answered with something that is not a chat completion. Try again, or another model."
-        ) from None
-    return tokens.reported(raw)
+        if not body.isascii():
+            body.decode()
+        reply = _reply.decode(body)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        raise _no_completion() from None
+    if bytes(reply.error) != b"null":
+        raise _no_completion()
+    return tokens.reported(reply.usage)
+
+
+def _no_completion() -> errors.UpstreamFailed:
+    return not_an_answer(
+        "The provider answered with something that is not a chat completion. Try again, or another model."
+    )
 
 
 def tokens_of_answer(body: bytes, upstream_model: str) -> int:

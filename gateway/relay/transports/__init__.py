@@ -7,6 +7,9 @@ A client library's own exceptions stop here and become one of these.
 class TransportError(Exception):
     """The provider could not be reached or did not speak HTTP. The message names no secret."""
 
+    unseen = False
+    """The provider has not had the whole request, or says that it has not acted on it."""
+
 
 class PoolExhausted(TransportError):
     """No connection of the target's pool came free in time: our own shedding, not the provider's fault."""
@@ -15,9 +18,13 @@ class PoolExhausted(TransportError):
 class CannotConnect(TransportError):
     """Refused, no such host, TLS failure, or a forbidden address."""
 
+    unseen = True
+
 
 class ConnectTimedOut(TransportError):
     """The connection was not made in time."""
+
+    unseen = True
 
 
 class Broken(TransportError):
@@ -33,3 +40,5 @@ class TooLarge(TransportError):
 
 class WriteTimedOut(TransportError):
     """The provider did not take what was sent to it."""
+
+    unseen = True

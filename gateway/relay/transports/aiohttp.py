@@ -128,7 +128,9 @@ class AiohttpAnswer:
                     raise TooLarge(f"the provider's answer is larger than {limit} bytes")
                 parts.append(chunk)
         except (aiohttp.ClientError, OSError) as why:
-            raise self._broke_off(why) from None
+            broken = self._broke_off(why)
+            broken.after_bytes = size > 0
+            raise broken from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -142,14 +144,13 @@ class AiohttpAnswer:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._response.content.at_eof():
-                self._response.release()
-            else:
-                self._response.close()
+            self._response.close()  # its connection too, unless the end of the body gave that back
             self._reach.release()
 
-    def _broke_off(self, why: Exception) -> TransportError:
-        return self._reach.pool.count(Broken(f"the provider's answer broke off ({type(why).__name__})"))
+    def _broke_off(self, why: Exception) -> Broken:
+        broken = Broken(f"the provider's answer broke off ({type(why).__name__})")
+        self._reach.pool.count(broken)
+        return broken
 
 
 class _Wire(ResponseHandler):

@@ -102,7 +102,9 @@ class HttpxReach(Reach):
                 self._connections.give_back(connection)
                 if not _was_unseen(why):
                     raise
-        raise Broken("the provider ended every connection before it took the request")
+        lost = Broken("the provider ended every connection before it took the request")
+        lost.unseen = True
+        raise lost
 
     async def _connect(self, on_lost: Callable[[Wire], None]) -> Wire:
         pool = self.target.pool
@@ -143,11 +145,15 @@ class HttpxAnswer:
     async def whole(self, limit: int) -> bytes:
         parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the provider's answer is larger than {limit} bytes")
-            parts.append(chunk)
+        try:
+            async for chunk in self.chunks():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"the provider's answer is larger than {limit} bytes")
+                parts.append(chunk)
+        except Broken as why:
+            why.after_bytes = size > 0
+            raise
         return b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
