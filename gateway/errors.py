@@ -29,6 +29,10 @@ from typing import ClassVar
 
 import msgspec
 
+LONGEST_SLEEP_S = 5.0
+"""An SDK that is told to come back later than this would sleep through it, unseen by its program, so it is
+told not to: the program hears of the outage at once, with the time to come back."""
+
 
 class GatewayError(Exception):
     """Something a client is told. `message` says what happened and what to do next."""
@@ -249,3 +253,5 @@ class NoTargetAvailable(UpstreamFailed):
             "Try again later, or another model."
         )
         self.retry_after_s = retry_after_s
+        if retry_after_s > LONGEST_SLEEP_S:
+            self.should_retry = False

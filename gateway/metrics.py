@@ -37,7 +37,9 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 async def answer(gateway: Gateway, scope: Scope, send: Send, token: str) -> None:
     """The figures, to this machine or to whoever has the token; 403 to others."""
-    if may_read(scope, token):
+    if scope["method"] not in ("GET", "HEAD"):
+        status, kind, body = 405, PLAIN, b"Metrics are only read.\n"
+    elif may_read(scope, token):
         status, kind, body = 200, TEXT, text(gateway.meter, gateway.targets())
     else:
         status, kind = 403, PLAIN
@@ -48,22 +50,33 @@ async def answer(gateway: Gateway, scope: Scope, send: Send, token: str) -> None
 
 
 def may_read(scope: Scope, token: str) -> bool:
-    """With a token set, who brings it; else who comes from this machine and through no proxy.
+    """With a token set, who brings it; else who comes from this machine, and asks it by a name of its own.
 
-    Behind a proxy on this machine everybody comes from it.
+    Behind a proxy on this machine everybody comes from it, and a web page that is open on it
+    may lead its own name here.
     """
     headers = dict(scope["headers"])
     if token:
         brought = headers.get(b"authorization", b"")
         return hmac.compare_digest(brought, b"Bearer " + token.encode())
-    return _is_here(scope.get("client")) and not FORWARDED & headers.keys()
-
-
-def _is_here(client: Any) -> bool:
-    try:
-        return ipaddress.ip_address(client[0]).is_loopback
-    except (TypeError, ValueError, IndexError):
+    if FORWARDED & headers.keys() or not scope.get("client"):
         return False
+    return _is_here(str(scope["client"][0])) and _is_own_name(headers.get(b"host", b"").decode("latin-1"))
+
+
+def _is_own_name(host: str) -> bool:
+    """localhost or a loopback address, with or without a port."""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return name == "localhost" or _is_here(name)
+
+
+def _is_here(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 def text(meter: Meter, targets: list[TargetState]) -> bytes:

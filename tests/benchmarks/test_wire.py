@@ -23,13 +23,13 @@ def test_the_upstream_reads_what_the_request_wants(want):
 def test_what_is_wanted_survives_the_relay():
     _, _, body = request(Wanted(True, 32, 200, 5), 8000, "pst_key").partition(b"\r\n\r\n")
 
-    passed_on = understand(body, 0.0, {}).body_for("gpt-4o-mini")
+    call = understand(body, 0.0, {})
 
-    assert wanted(passed_on) == Wanted(True, 32, 200, 5, usage=True)
+    assert wanted(call.body_for("gpt-4o-mini", call.fields)) == Wanted(True, 32, 200, 5, usage=True)
 
 
 def test_the_answer_has_usage_that_the_relay_can_read():
-    assert usage_of_answer(ANSWER, 0).basis == "reported"
+    assert usage_of_answer(ANSWER).basis == "reported"
 
 
 @pytest.mark.parametrize("at", [1, 7, 40, 80, len(WHOLE) - 1])

@@ -83,11 +83,23 @@ def told(*targets: TargetState) -> Read:
     return read(text(Meter(Nobody()), list(targets)).decode())
 
 
-def scope(*headers: tuple[bytes, bytes], client: Any = ("127.0.0.1", 50_000)) -> dict[str, Any]:
-    return {"type": "http", "headers": list(headers), "client": client}
+def scope(
+    *headers: tuple[bytes, bytes], client: Any = ("127.0.0.1", 50_000), host: bytes = b"localhost:8000"
+) -> dict[str, Any]:
+    return {"type": "http", "method": "GET", "headers": [(b"host", host), *headers], "client": client}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1"])
+@pytest.mark.parametrize("host", [b"localhost", b"127.0.0.1:8000", b"[::1]:8000", b"[::1]"])
+def test_this_machine_may_ask_by_a_name_of_its_own(host: bytes) -> None:
+    assert may_read(scope(host=host), "")
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"localhost.evil.example:8000", b"", b"[", b"10.0.0.1"])
+def test_a_web_page_may_not_lead_its_own_name_here(host: bytes) -> None:
+    assert not may_read(scope(host=host), "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
 def test_this_machine_may_read_where_no_token_is_set(host: str) -> None:
     assert may_read(scope(client=(host, 50_000)), "")
     assert may_read(scope(client=(host, "50000")), "")

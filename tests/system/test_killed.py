@@ -1,7 +1,9 @@
 """SIGKILL under load: whoever has an answer finds it on the books, once, and nothing else is there.
 
 The provider's own journal is the truth; clients, provider and ledger are joined on the call id
-(`X-Request-Id`, the same to both sides), and each client's own mark is in the entry's tags.
+(`X-Request-Id`, the same to both sides and in every attempt), and each client's own mark is in the entry's
+tags.
+Some calls fail at first and are tried again, so that gateways also die between two attempts.
 """
 
 import asyncio
@@ -9,14 +11,15 @@ import itertools
 import json
 import random
 import time
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
 
-from gateway.simulator import Fault, RunningSimulator, running_simulator
+from gateway.simulator import Fault, RunningSimulator, Step, running_simulator
 from tests.served import Served, eventually, provider_of, serve
 from tests.system import books as b
 from tests.system.conftest import MODEL_NAMES, enter_prices
@@ -25,6 +28,15 @@ from tests.system.live import signed_in, watch
 CLIENTS = 50
 FAULTS = (Fault.SERVER_ERROR.model_name, Fault.ERROR_EVENT.model_name, Fault.RESET_MID_STREAM.model_name)
 LONG_PROMPT = "water " * 900  # long enough for the provider to report cached tokens
+PASSING = (
+    Step(fault=Fault.SERVER_ERROR),
+    Step(fault=Fault.RESET_BEFORE_HEADERS),
+    Step(fault=Fault.THROTTLED_MS, retry_after_s=0.3),
+)
+"""What goes wrong now and then with calls that are tried again and answered."""
+GOOD_IN_A_ROW = 7
+STEPS_A_KILL = 200
+"""More than are used up between two deaths."""
 ADOPTED_WITHIN_S = 5.0
 PAGE_S = 900
 DONE = b"data: [DONE]\n\n"
@@ -38,8 +50,8 @@ class Load:
     served: Served
     picks: random.Random
     seen: list[b.Seen] = field(default_factory=list)
-    surprises: Counter[int] = field(default_factory=Counter)
-    """Statuses other than 200 to calls that nothing was wrong with."""
+    surprises: dict[str, int] = field(default_factory=dict)
+    """Calls of model names that usually answer, by call id, with the status that was none of 200."""
     open_calls: int = 0
     stopping: bool = False
     trials: itertools.count = field(default_factory=lambda: itertools.count(1))
@@ -63,7 +75,7 @@ class Load:
 
     async def _call(self, http: aiohttp.ClientSession, trial: str) -> None:
         body, patience_s = self._draw()
-        call_id, whole = None, False
+        call_id, whole, refused = None, False, False
         headers = {"Authorization": f"Bearer {self.served.api_key}", "X-Penstock-Tags": f"trial={trial}"}
         url = f"{self.served.base_url}/chat/completions"
         try:
@@ -71,11 +83,12 @@ class Load:
                 call_id = answer.headers["X-Request-Id"]
                 data = await answer.read()
                 whole = answer.status == 200 and is_whole(data, body["stream"])
+                refused = answer.status == 503 and b'"overloaded"' in data
                 if answer.status != 200 and body["model"] in MODEL_NAMES:
-                    self.surprises[answer.status] += 1
+                    self.surprises[call_id] = answer.status
         except (aiohttp.ClientError, TimeoutError, OSError):
             pass  # the gateway was killed, or the client's patience is over: not whole
-        self.seen.append(b.Seen(trial, call_id, body["stream"], whole))
+        self.seen.append(b.Seen(trial, call_id, body["stream"], whole, refused))
 
     def _draw(self) -> tuple[dict, float | None]:
         """A request, and how long its client waits for the end of it."""
@@ -96,6 +109,24 @@ def is_whole(data: bytes, streamed: bool) -> bool:
 
 def dispatched(upstream: RunningSimulator) -> dict[str, list[b.Upstream]]:
     return b.upstream_calls(upstream.journal.lines())
+
+
+def unlucky() -> Iterator[Step]:
+    """Of so many calls of each model name, one fails and may be tried again."""
+    for fault in itertools.cycle(PASSING):
+        for name in MODEL_NAMES:
+            yield Step(model_name=name, count=GOOD_IN_A_ROW)
+            yield msgspec.structs.replace(fault, model_name=name)
+
+
+def not_theirs(surprises: dict[str, int], calls: dict[str, list[b.Upstream]]) -> dict[str, int]:
+    """Calls that failed though their provider answered; it may fail all attempts of one by chance."""
+    failed = {
+        call_id
+        for call_id, requests in calls.items()
+        if all(each.ended is not None and each.ended.fault for each in requests)
+    }
+    return {call_id: status for call_id, status in surprises.items() if call_id not in failed}
 
 
 def all_booked(served: Served, call_ids: set[str]) -> bool:
@@ -152,19 +183,25 @@ async def live_and_ledger(served: Served, books: b.Books) -> tuple[b.Total, b.To
     return shown, b.total_of_entries(books, after_s=since_s)
 
 
-def plants(books: b.Books, call_id: str) -> dict[str, b.Books]:
-    """Copies of these very books, each with one thing wrong about one answered call."""
-    entry = books.by_call()[call_id]
+def plants(books: b.Books, once: str, again: str) -> dict[str, b.Books]:
+    """Copies of these very books, each with one thing wrong.
+
+    `once` is a call that was answered at its first attempt, `again` one at its second.
+    """
+    entry = books.by_call()[once]
     others = [each for each in books.entries if each is not entry]
-    attempts = [
-        replace(each, cost_nanos=each.cost_nanos + 1) if each.call_id == call_id else each
-        for each in books.attempts
-    ]
+    [attempt] = books.attempts_by_call()[once]
+    rest = [each for each in books.attempts if each is not attempt]
+    retried = books.attempts_by_call()[again]
+    changed = replace(attempt, output_tokens=attempt.output_tokens + 1)
     return {
         "lost": replace(books, entries=others),
         "doubled": replace(books, entries=[*books.entries, entry]),
-        "cost": replace(books, attempts=attempts),
-        "tokens": replace(books, entries=[*others, replace(entry, output_tokens=entry.output_tokens + 1)]),
+        "cost": replace(books, attempts=[*rest, replace(attempt, cost_nanos=attempt.cost_nanos + 1)]),
+        "tokens": replace(books, attempts=[*rest, changed]),
+        "sum": replace(books, entries=[*others, replace(entry, output_tokens=entry.output_tokens + 1)]),
+        "unexplained": replace(books, attempts=[each for each in books.attempts if each is not retried[0]]),
+        "outcome": replace(books, attempts=[each for each in books.attempts if each is not retried[-1]]),
     }
 
 
@@ -172,6 +209,7 @@ async def kill_under_load(var_dir, tmp_path, kills: int, seed: int) -> str:
     """Everything the goal asks for, joined; returns the summary."""
     journal = tmp_path / "upstream.jsonl"
     async with running_simulator(speed=1.0, seed=seed, journal=journal) as upstream:
+        upstream.script(list(itertools.islice(unlucky(), STEPS_A_KILL * kills)))
         with serve(var_dir, **provider_of(upstream.base_url, *MODEL_NAMES, *FAULTS)) as served:
             await asyncio.to_thread(enter_prices, served)
             await asyncio.to_thread(served.stop)
@@ -182,12 +220,17 @@ async def kill_under_load(var_dir, tmp_path, kills: int, seed: int) -> str:
             shown, booked = await live_and_ledger(served, books)
             calls = dispatched(upstream)
 
-    assert load.surprises == {}
+    assert not_theirs(load.surprises, calls) == {}
     assert in_flight == [CLIENTS] * kills
     assert b.findings(load.seen, calls, books) == []
     assert shown == booked
-    whole = next(each.call_id for each in load.seen if each.whole and each.call_id)
-    for kind, planted in plants(books, whole).items():
+    whole = {each.call_id for each in load.seen if each.whole}
+    tries = {call_id: len(each) for call_id, each in books.attempts_by_call().items()}
+    assert any(tries.get(each.call_id, 0) > 1 for each in books.entries if each.outcome == b.INTERRUPTED)
+    once, again = (
+        next(call_id for call_id, n in tries.items() if call_id in whole and n == tried) for tried in (1, 2)
+    )
+    for kind, planted in plants(books, once, again).items():
         assert any(each.startswith(kind) for each in b.findings(load.seen, calls, planted)), kind
     return b.summary(load.seen, calls, books, kills, sum(in_flight))
 

@@ -24,14 +24,17 @@ from accounts.caller import Caller
 from gateway.endpoints import RelayApplication
 from gateway.ledger.journal import SYNC_EVERY_S, Journal
 from gateway.relay.admission import Admission
-from gateway.relay.attempts import Attempts, Limits
+from gateway.relay.attempt import Attempt, Limits
+from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.catalog import Catalog
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.pipeline import Relay
 from gateway.relay.records import Opened, Settled
-from gateway.relay.transports.aiohttp import AiohttpTransport, PoolConfig
+from gateway.relay.targets import Targets
+from gateway.relay.transports.choice import Transports
 from gateway.simulator import Fault
-from tests.gateway.relay.carried import ALICE, EveryName, Routes
+from tests.gateway.relay import carried
+from tests.gateway.relay.carried import ALICE, SOON, EveryName, Routes
 from tests.served import Served, eventually, provider_of, serve
 from tests.system.conftest import MODEL_NAMES, simulator_in_a_thread
 
@@ -43,6 +46,8 @@ ENDS = [
     (Fault.TRUNCATED.model_name, True),
 ]
 """Model name and whether streamed: a whole answer, a stream, failures, and a stream that breaks."""
+NEVER_OPENS = BreakerPolicy(consecutive=1_000_000)
+"""Every failure here is one of a provider that was really asked."""
 
 
 @dataclass
@@ -116,16 +121,19 @@ class House:
 
     def __init__(self, base_url: str, disk: Disk, journal: Journal) -> None:
         self.disk, self.settled_at = disk, dict[str, int]()
-        self.transport = AiohttpTransport(PoolConfig())
+        self.transport = Transports()
         lines, limits, clock = Lifelines(time.monotonic), Limits(), time.monotonic
-        routes = Routes(Catalog(EveryName(base_url)))
+        routes = Routes(Catalog(EveryName(base_url, {})))
         relay = Relay(
             routes,
             Admission(journal, self, clock),
-            Attempts(self.transport, limits, clock, time.time),
+            Targets(carried.Told(), clock, NEVER_OPENS),
+            self.transport,
+            Attempt(limits, clock, time.time),
             journal,
             self,
-            clock,
+            random.Random(7).random,
+            SOON,
         )
         self.app = RelayApplication(
             relay, OneKey(), routes, lines, limits, max_body_bytes=1 << 20, body_timeout_s=5.0

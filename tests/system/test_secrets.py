@@ -29,6 +29,8 @@ CREDENTIAL = f"sk-stored-{secrets.token_hex(20)}"
 PROMPT, ANSWER = f"prompt-canary-{secrets.token_hex(12)}", f"answer-canary-{secrets.token_hex(12)}"
 COMPLAINT = f"complaint-canary-{secrets.token_hex(12)}"
 """What a provider says in an error; it may well repeat the prompt."""
+TOO_LONG = "90"
+"""A Retry-After in seconds after which no other attempt is made, so that the client hears of the failure."""
 
 
 def disguises(secret: bytes) -> set[bytes]:
@@ -126,14 +128,17 @@ class Day:
         assert kept, "the credential is stored"
 
     async def _call(self, browser: aiohttp.ClientSession, key: str) -> None:
-        """Until the stored credential is in use, then answers, streams, refusals, failures and hang-ups."""
+        """Until the stored credential is in use; then in every way in which a call can end."""
         while f"Bearer {CREDENTIAL}" not in self._presented():
             await self._post(browser, key)
         for stream in (False, True):
-            for fault in (None, Fault.UNAUTHORIZED, Fault.BAD_REQUEST, Fault.SERVER_ERROR, Fault.ERROR_EVENT):
-                said = ANSWER if fault is None else f"{COMPLAINT} {CREDENTIAL}"
-                self.upstream.script([Step(fault=fault, text=said)])
+            for fault in (Fault.UNAUTHORIZED, Fault.BAD_REQUEST, Fault.SERVER_ERROR, Fault.ERROR_EVENT):
+                complaint = Step(fault=fault, text=f"{COMPLAINT} {CREDENTIAL}", retry_after=TOO_LONG)
+                self.upstream.script([complaint])
                 await self._post(browser, key, stream=stream)
+            failed = Step(fault=Fault.UNAVAILABLE, text=f"{COMPLAINT} {CREDENTIAL}")
+            self.upstream.script([failed, Step(text=ANSWER)])
+            await self._post(browser, key, stream=stream)
             self.upstream.script([Step(fault=Fault.SILENCE)])
             with contextlib.suppress(TimeoutError):
                 await self._post(browser, key, stream=stream, patience_s=0.3)

@@ -16,7 +16,7 @@ from tests.system.hostile.conftest import open_door
 from tests.system.hostile.door import CALLS, HOST, JSON, LAST, chat, error_of
 from tests.system.raw import request
 
-SHORT = {"BODY_TIMEOUT_S": "1", "SEND_TIMEOUT_S": "1", "READ_TIMEOUT_S": "1", "CALL_TIMEOUT_S": "4"}
+SHORT = {"BODY_TIMEOUT_S": "1", "SEND_TIMEOUT_S": "1", "CALL_TIMEOUT_S": "4"}
 SMALL_BUFFER = 4096
 LONG_TEXT = (" " * 60_000 + "water") * 250
 """15 MB in 250 tokens: more than lies in the kernels' buffers and the server's own."""
