@@ -66,8 +66,8 @@ class Http2Connection(httpcore2.AsyncHTTP2Connection):
         self._write_timeout_s = write_timeout_s
 
     def has_room(self) -> bool:
-        """Whether one more call may go here. One that is idle takes in first what came meanwhile."""
-        if self.is_spent or not (self.calls or self._is_awake()) or self.is_spent:
+        """Whether one more call may go here."""
+        if self.is_spent:
             return False
         ours, theirs = self._h2_state.local_settings, self._h2_state.remote_settings
         return self.calls < min(ours.max_concurrent_streams, theirs.max_concurrent_streams)
@@ -77,18 +77,6 @@ class Http2Connection(httpcore2.AsyncHTTP2Connection):
         """It will take no further call."""
         said_farewell = self._h2_state.last_stream_id is not None
         return said_farewell or self.wire.has_ended or not self.is_available()
-
-    def _is_awake(self) -> bool:
-        """Nobody reads while no call is on it, so pings and farewells lie waiting."""
-        if not self._sent_connection_init:
-            return True  # what came is for the first call to read, after its own greeting
-        try:
-            events = self._h2_state.receive_data(self.wire.take())
-        except h2.exceptions.ProtocolError:
-            return False
-        self.wire.say(self._h2_state.data_to_send())
-        unwelcome = h2.events.ConnectionTerminated | h2.events.RemoteSettingsChanged
-        return not any(isinstance(each, unwelcome) for each in events)
 
     async def _receive_remote_settings_change(self, event: h2.events.RemoteSettingsChanged) -> None:
         """A provider that names no limit of streams sets none (RFC 9113, 6.5.2).

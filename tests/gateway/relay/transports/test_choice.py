@@ -1,0 +1,37 @@
+import pytest
+
+from gateway.relay.catalog import PoolConfig, Target, TransportName
+from gateway.relay.transports.aiohttp import AiohttpReach
+from gateway.relay.transports.choice import Transports
+from gateway.relay.transports.httpx import HttpxReach
+
+
+@pytest.mark.parametrize(
+    ("name", "http2", "library"),
+    [
+        ("aiohttp", False, AiohttpReach),
+        ("httpx", False, HttpxReach),
+        ("httpx", True, HttpxReach),
+        ("aiohttp", True, HttpxReach),
+    ],
+)
+async def test_a_target_is_carried_by_the_library_it_asks_for(
+    name: TransportName, http2: bool, library: type
+) -> None:
+    transports = Transports()
+    target = Target(
+        1, "provider", "https://api.example/v1", "m", None, transport=name, pool=PoolConfig(http2=http2)
+    )
+    place = await transports.acquire(target)
+    assert type(place) is library
+    place.release()
+    await transports.close()
+
+
+async def test_the_figures_of_all_targets_are_in_one_place() -> None:
+    transports = Transports()
+    for id, name in ((1, "aiohttp"), (2, "httpx")):
+        target = Target(id, "provider", "https://api.example/v1", "m", None, transport=name)
+        (await transports.acquire(target)).release()
+    assert {id: figures.acquired for id, figures in transports.figures().items()} == {1: 1, 2: 1}
+    await transports.close()
