@@ -158,7 +158,7 @@ def _refer(provider: Provider, env_var: str) -> None:
 
 
 def _live() -> dict[int, TargetState]:
-    """Every target as the relay of this process has it, by id; empty where there is none or it is too busy."""
+    """Every target as this process's relay has it, by id; empty where there is none or it is too busy."""
     try:
         return {each.target_id: each for each in upstreams.states()}
     except (upstreams.NoRelayHere, TimeoutError):
@@ -397,7 +397,7 @@ class TargetAdmin(NotedAdmin):
     def get_actions_submit_line(self, request: HttpRequest, object_id: int) -> list[Any]:
         """The levers that can be pulled; a press on a page that is no longer true still says what is."""
         found: list[Any] = super().get_actions_submit_line(request, object_id)
-        if request.method == "POST":
+        if request.method == "POST" or not str(object_id).isdigit():
             return found
         held = Target.objects.filter(pk=object_id, lever=Target.Lever.OPEN).exists()
         pulled = "hold_this_open" if held else "let_this_go"

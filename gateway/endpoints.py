@@ -106,10 +106,11 @@ class Reply:
     async def _whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         self.begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        while len(body) > LARGEST_SEND:
-            piece, body = body[:LARGEST_SEND], body[LARGEST_SEND:]
-            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        for start in range(0, max(1, len(body)), LARGEST_SEND):
+            end = start + LARGEST_SEND
+            await self._send(
+                {"type": "http.response.body", "body": body[start:end], "more_body": end < len(body)}
+            )
 
     def _id(self) -> tuple[bytes, bytes]:
         return (b"x-request-id", (self.call_id or new_call_id(time.time_ns())).encode())

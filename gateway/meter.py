@@ -3,7 +3,9 @@
 A listener between the relay and the floor above: hands on whatever it is told.
 """
 
+import copy
 from bisect import bisect_left
+from typing import NamedTuple
 
 from gateway.relay.ports import Listener
 from gateway.relay.records import Settled
@@ -12,7 +14,7 @@ BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds of the latency buckets; a last one takes the rest."""
 _BOUNDS_US = tuple(int(each * 1_000_000) for each in BOUNDS_S)
 MOST_ROUTES = 1000
-"""Routes that are told apart; calls of later ones count as one."""
+"""How many pairs of route and outcome are told apart; calls of later ones count as one route's."""
 OTHER = "(other)"
 
 
@@ -27,6 +29,13 @@ class Tally:
 
     def __repr__(self) -> str:
         return f"<Tally {self.calls} calls>"
+
+
+class Taken(NamedTuple):
+    """A reading, which changes no more."""
+
+    tallies: dict[tuple[str, str], Tally]
+    refusals: dict[str, int]
 
 
 class Meter:
@@ -52,6 +61,10 @@ class Meter:
         tally.latency_us += record.latency_us
         tally.buckets[bisect_left(_BOUNDS_US, record.latency_us)] += 1
         self._listener.settled(record)
+
+    def taken(self) -> Taken:
+        """The counts of this moment."""
+        return Taken({key: copy.deepcopy(tally) for key, tally in self.tallies.items()}, dict(self.refusals))
 
     def _open(self, key: tuple[str, str]) -> Tally:
         if len(self.tallies) >= MOST_ROUTES:

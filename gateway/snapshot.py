@@ -1,5 +1,6 @@
 """Door in: providers, routes, targets and prices from the database become one frozen Catalog."""
 
+import itertools
 import logging
 import os
 from collections import defaultdict
@@ -25,6 +26,9 @@ from gateway.relay.catalog import (
 
 log = logging.getLogger(__name__)
 
+_readings = itertools.count(1)
+"""Numbers the readings of this process, so that what is newer can be told."""
+
 
 class Snapshot:
     """The catalog as it was last read. Reading is synchronous; `current` is a look at an attribute."""
@@ -42,6 +46,7 @@ class Snapshot:
 
 def read() -> Catalog:
     """Four queries: providers with credentials, routes, targets, prices."""
+    read_no = next(_readings)
     secrets = _secrets(m.Provider.objects.filter(enabled=True).select_related("credential"))
     prices = _prices(m.Price.objects.order_by("target_id", "valid_from"))
     targets: dict[int, list[Target]] = defaultdict(list)
@@ -50,7 +55,8 @@ def read() -> Catalog:
     )
     for row in rows.order_by("order", "id"):
         if row.provider_id in secrets:
-            targets[row.route_id].append(_target(row, secrets[row.provider_id], prices.get(row.pk, ())))
+            target = _target(row, secrets[row.provider_id], prices.get(row.pk, ()), read_no)
+            targets[row.route_id].append(target)
     routes: dict[str, Route] = {}
     for route in m.Route.objects.filter(enabled=True):
         made = _route(route, tuple(targets[route.pk]))
@@ -87,8 +93,9 @@ def _us(moment: datetime) -> int:
     return int(moment.timestamp() * 1_000_000)
 
 
-def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...]) -> Target:
+def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...], read_no: int) -> Target:
     return Target(
+        read_no=read_no,
         id=row.pk,
         provider=row.provider.slug,
         base_url=row.provider.base_url,

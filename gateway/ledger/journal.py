@@ -198,18 +198,23 @@ class Journal:
         ticket.room += room
 
     def settle(self, ticket: Ticket, record: Settled) -> None:
-        """Write down a call's end, in the room kept for it."""
-        self._end(ticket, record)
+        """Write down a call's end, in the room kept for it.
+
+        Names of targets that were passed over may be too long for that room; then they are left out.
+        """
+        payload = _encode(record)
+        if len(payload) + 8 > ticket.room and record.skipped:
+            payload = _encode(msgspec.structs.replace(record, skipped=()))
+        self._end(ticket, payload)
 
     def release(self, ticket: Ticket, record: Released) -> None:
         """Write down that the call was refused after all, in the room kept for its end."""
-        self._end(ticket, record)
+        self._end(ticket, _encode(record))
 
-    def _end(self, ticket: Ticket, record: Settled | Released) -> None:
-        payload = _encode(record)
+    def _end(self, ticket: Ticket, payload: bytes) -> None:
+        self.segments[-1].append(payload)
         self._kept -= ticket.room
         ticket.room = 0
-        self.segments[-1].append(payload)
 
     def _append(self, payload: bytes, room: int) -> None:
         """Append and keep `room` beside it, in a new segment where this one has too little."""

@@ -77,7 +77,9 @@ class Reservation(Struct):
     def dispatch(self, step: Step, queued_us: int = 0, backoff_us: int = 0, *, probe: bool = False) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
         attempt_no = len(self.ended) + 1
-        worst = Usage(self.call.prompt_bytes, self.call.max_tokens, 0, "estimated")
+        # No token is shorter than a byte, and a message's own JSON is longer than what it adds.
+        prompt_bytes = sum(len(memoryview(each)) for each in step.fields.values())
+        worst = Usage(prompt_bytes, self.call.max_tokens, 0, "estimated")
         target, price = step.target, step.price
         trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock(), queued_us, backoff_us, probe)
         self.journal.dispatch(

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
+from accounts.caller import Priority
 from gateway import errors
 from gateway.relay import upstream
 from gateway.relay.admission import NOTHING, Reservation, Trying
@@ -11,6 +14,7 @@ from gateway.relay.lifeline import NEVER, Cut, Lifeline
 from gateway.relay.parameters import ASKING_USAGE
 from gateway.relay.ports import Answer, Client, Place
 from gateway.relay.records import AttemptOutcome, Usage
+from gateway.relay.routing import Step
 from gateway.relay.stream import EventReader
 from gateway.relay.transports import (
     Broken,
@@ -20,8 +24,50 @@ from gateway.relay.transports import (
     TransportError,
     WriteTimedOut,
 )
+from gateway.relay.usage import tokens_of_text
 
 LARGEST_EVENT = 4 * 1024 * 1024
+"""Bytes of a stream's event; what is not whole by then is given up."""
+
+NoAnswer = errors.UpstreamFailed | errors.Overloaded
+"""What an attempt, or the wait for one, ends in where there is no answer."""
+
+
+class Passage(Struct, eq=False):
+    """One call on its way through its plan: what its attempts share."""
+
+    reservation: Reservation
+    line: Lifeline
+    client: Client
+    configured_timeout_s: float
+    """The call's deadline, had its client not chosen one."""
+    steps: list[Step]
+    """Targets that have not given up."""
+    asked_s: float = 0.0
+    """Waits that providers asked for, so far."""
+    trims: int = 0
+    failure: errors.UpstreamFailed | None = None
+    refusal: errors.Overloaded | None = None
+
+    @property
+    def team_id(self) -> int:
+        return self.reservation.caller.team_id
+
+    @property
+    def priority(self) -> Priority:
+        return self.reservation.call.priority
+
+    @property
+    def client_waits(self) -> bool:
+        """The client is there and has no byte of an answer yet, so another attempt would still serve it."""
+        return not (self.client.begun or self.line.gone)
+
+    def note(self, why: NoAnswer) -> None:
+        """Keep what the client is told if no target answers."""
+        if isinstance(why, errors.Overloaded):
+            self.refusal = why
+        elif not isinstance(why, errors.NoTargetAvailable):  # that is said where nothing else can be
+            self.failure = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,39 +90,37 @@ class Attempt:
     clock: Callable[[], float]
     now_s: Callable[[], float]
 
-    async def whole(
-        self, place: Place, trying: Trying, reservation: Reservation, line: Lifeline, client: Client
-    ) -> bytes:
+    async def whole(self, place: Place, trying: Trying, passage: Passage) -> bytes:
         """The provider's whole answer. Raises UpstreamFailed."""
+        reservation = passage.reservation
         try:
-            answer = await self._send(place, trying, reservation, line)
+            answer = await self._send(place, trying, passage)
             try:
                 body = await answer.whole(self.limits.max_answer_bytes)
             finally:
                 answer.close()
             usage = upstream.usage_of_answer(body)
         except BaseException as why:  # noqa: BLE001 - however it ends, the attempt ends, and this goes on up
-            raise _ended(why, reservation, trying, line, None) from None
+            raise _ended(why, passage, trying, None) from None
         if usage is None:
             written = upstream.tokens_of_answer(body, trying.step.target.upstream_model)
             usage = reservation.prompt_usage(written)
         reservation.attempt_ended("answered", usage)
         return body
 
-    async def streamed(
-        self, place: Place, trying: Trying, reservation: Reservation, line: Lifeline, client: Client
-    ) -> Answer:
+    async def streamed(self, place: Place, trying: Trying, passage: Passage) -> Answer:
         """Hand a stream on up to its end, which is held back. Raises UpstreamFailed.
 
         The answer is returned unclosed: its last bytes may still be on their way.
         """
+        reservation, line, client = passage.reservation, passage.line, passage.client
         reader = EventReader(pass_usage=reservation.call.wants_usage, limit=LARGEST_EVENT)
         line.expect(self.clock() + trying.step.target.pool.read_timeout_s, Cut.SILENT)
         answer: Answer | None = None
         try:
-            answer = await self._send(place, trying, reservation, line)
+            answer = await self._send(place, trying, passage)
             _check_stream(answer)
-            await self._hand_on(answer, reader, trying, reservation, line, client)
+            await self._hand_on(answer, reader, trying, passage)
         except BaseException as why:  # noqa: BLE001 - as above
             if answer is not None:
                 answer.close()
@@ -84,21 +128,20 @@ class Attempt:
                 line.resume()
                 why = _silent(trying)
             line.expect(NEVER, Cut.DEADLINE)
-            raise _ended(why, reservation, trying, line, reader) from None
-        reservation.attempt_ended("answered", usage_so_far(reservation, trying, reader))
+            raise _ended(why, passage, trying, reader) from None
+        reservation.attempt_ended("answered", _usage_so_far(reservation, trying, reader))
         return answer
 
-    async def _send(
-        self, place: Place, trying: Trying, reservation: Reservation, line: Lifeline
-    ) -> Answer:
-        call, step = reservation.call, trying.step
+    async def _send(self, place: Place, trying: Trying, passage: Passage) -> Answer:
+        """The answer's head has come, and it is one. Raises TransportError, UpstreamFailed."""
+        call, step = passage.reservation.call, trying.step
         asks_usage = ASKING_USAGE not in step.target.parameters
         body = call.body_for(step.target.upstream_model, step.fields, asks_usage=asks_usage)
         answer = await place.send(call.call_id, body)
         trying.status = answer.status
         try:
             if answer.status != 200:
-                line.expect(NEVER, Cut.DEADLINE)  # its words have a shorter limit of their own
+                passage.line.expect(NEVER, Cut.DEADLINE)  # its words have a shorter limit of their own
                 raise await upstream.failure_of(answer, step.target, self.now_s())
             if answer.content_encoding.lower() not in ("", "identity"):
                 raise upstream.not_an_answer("The provider sent a compressed answer that nobody asked for.")
@@ -107,16 +150,9 @@ class Attempt:
             raise
         return answer
 
-    async def _hand_on(
-        self,
-        answer: Answer,
-        reader: EventReader,
-        trying: Trying,
-        reservation: Reservation,
-        line: Lifeline,
-        client: Client,
-    ) -> None:
+    async def _hand_on(self, answer: Answer, reader: EventReader, trying: Trying, passage: Passage) -> None:
         """Every byte as it comes, until `[DONE]`."""
+        reservation, line, client = passage.reservation, passage.line, passage.client
         clock, send_timeout_s = self.clock, self.limits.send_timeout_s
         read_timeout_s = trying.step.target.pool.read_timeout_s
         try:
@@ -134,10 +170,7 @@ class Attempt:
                 if reader.failure is not None:
                     raise reader.failure
                 if reader.done:
-                    line.expect(NEVER, Cut.DEADLINE)
-                    if not client.begun and not line.gone:
-                        await client.begin_stream(trying, reservation)
-                    return
+                    break
                 line.expect(clock() + read_timeout_s, Cut.SILENT)
         except Broken as why:
             why.after_bytes = reader.spoke
@@ -149,10 +182,15 @@ class Attempt:
             await client.begin_stream(trying, reservation)
 
 
-def usage_so_far(reservation: Reservation, trying: Trying, reader: EventReader | None) -> Usage:
-    """As reported if it came; else the prompt, and what was handed on, counted."""
+def _usage_so_far(
+    reservation: Reservation, trying: Trying, reader: EventReader | None, came_bytes: int = 0
+) -> Usage:
+    """As reported if it came; else the prompt, and what was handed on, counted.
+
+    Of a whole answer that cannot be read, its bytes are counted.
+    """
     if reader is None:
-        return reservation.prompt_usage()
+        return reservation.prompt_usage(tokens_of_text(came_bytes))
     if reader.usage is not None:
         return reader.usage
     return reservation.prompt_usage(reader.said.tokens(trying.step.target.upstream_model))
@@ -184,15 +222,15 @@ def _cut_short(trying: Trying, *, again: bool) -> errors.UpstreamUnreachable:
     return why
 
 
-def _ended(
-    why: BaseException, reservation: Reservation, trying: Trying, line: Lifeline, reader: EventReader | None
-) -> BaseException:
+def _ended(why: BaseException, passage: Passage, trying: Trying, reader: EventReader | None) -> BaseException:
     """End the attempt on the books; returns what goes on up: what the client is told, or the cut itself."""
+    reservation, line = passage.reservation, passage.line
     told = why
     if isinstance(why, TransportError | errors.UpstreamFailed):
         told = _told(why, trying)
-        told.message = upstream.masked(told.message, trying.step.target)
-    usage = usage_so_far(reservation, trying, reader) if _may_be_billed(why, trying) else NOTHING
+        told.message = upstream.masked(told.message, trying.step.target)[: upstream.LONGEST_TOLD]
+    came = why.came if isinstance(why, TransportError) else 0
+    usage = _usage_so_far(reservation, trying, reader, came) if _may_be_billed(why, trying) else NOTHING
     cut = Cut.HUNG_UP if line.gone else line.cut
     reservation.attempt_ended(_outcome(told, cut), usage, code_of(told, cut))
     return told
@@ -232,7 +270,8 @@ def _told(why: TransportError | errors.UpstreamFailed, trying: Trying) -> errors
         large = errors.UpstreamFailed(
             f"The answer of the provider '{provider}' is too large to be passed on."
         )
-        large.cause = "too_large"
+        # The client may have asked for so much, so it speaks against nobody, and is asked of nobody else.
+        large.cause, large.sick, large.elsewhere = "too_large", None, False
         return large
     if isinstance(why, ConnectTimedOut | WriteTimedOut):
         what = "take a connection" if isinstance(why, ConnectTimedOut) else "take the call"

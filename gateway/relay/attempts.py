@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
 from msgspec import Struct
@@ -10,11 +11,11 @@ from msgspec import Struct
 from gateway import errors
 from gateway.relay import overflow, retry
 from gateway.relay.admission import Reservation, Trying
-from gateway.relay.attempt import code_of
+from gateway.relay.attempt import NoAnswer, Passage, code_of
 from gateway.relay.breaker import Permit, Verdict
 from gateway.relay.gate import Full
-from gateway.relay.lifeline import Cut, Lifeline
-from gateway.relay.ports import Client, Place, Transport
+from gateway.relay.lifeline import Cut
+from gateway.relay.ports import Place, Transport
 from gateway.relay.routing import Plan, Step, repriced, with_messages
 from gateway.relay.targets import LiveTarget, Targets
 from gateway.relay.transports import CannotConnect, PoolExhausted
@@ -23,36 +24,36 @@ MOST_TRIMS = 6
 """How often messages are shortened on a provider's word that they are too long."""
 UNKNOWN_WAIT_S = 1.0
 """What a caller is told who finds no place where nothing is known of how long one is held."""
+HELD_WAIT_S = 60.0
+"""What a caller is told where a person holds every breaker open, and so no time is known."""
+
+WAITED_OUT = 0.9
+"""An attempt that lasted for this share of the configured deadline was given all the time there is."""
 
 T = TypeVar("T")
-One = Callable[[Place, Trying, Reservation, Lifeline, Client], Awaitable[T]]
-"""One attempt: `Attempt.whole` or `Attempt.streamed`."""
+Try = Callable[[Place, Trying, Passage], Awaitable[T]]
+"""How one attempt is made: `Attempt.whole` or `Attempt.streamed`."""
 
 
-class Course(Struct, eq=False):
-    """How one call fares on its way through the plan."""
+class Visit(Struct, eq=False):
+    """One call at one target: the first attempt there, and its retries."""
 
-    reservation: Reservation
-    line: Lifeline
-    client: Client
-    configured_timeout_s: float
-    steps: list[Step]
-    """Targets that have not given up."""
-    asked_s: float = 0.0
-    """Waits that providers asked for, so far."""
-    trims: int = 0
-    failure: errors.UpstreamFailed | None = None
-    refusal: errors.Overloaded | None = None
+    passage: Passage
+    step: Step
+    live: LiveTarget
+    attempt_no: int = 1
+    backoff_s: float | None = None
+    """The wait before the attempt under way, where it is a retry."""
 
-    @property
-    def team_id(self) -> int:
-        return self.reservation.caller.team_id
+    def may_retry(self, now: float) -> bool:
+        """Breaker and budget would let one more attempt through. Takes nothing from either."""
+        return self.live.breaker.permits(now) and self.live.budget.allows(now)
 
 
 class GaveUp(Exception):
     """A target will not answer this call. `why` is what the client is told if no other does."""
 
-    def __init__(self, why: errors.GatewayError, *, elsewhere: bool) -> None:
+    def __init__(self, why: NoAnswer, *, elsewhere: bool) -> None:
         super().__init__(why.message)
         self.why, self.elsewhere = why, elsewhere
 
@@ -73,149 +74,126 @@ class Attempts:
         self._clock, self._draw, self._reroute = clock, draw, reroute
         self._policy = policy
 
-    async def run(self, course: Course, one: One[T]) -> T:
+    async def run(self, passage: Passage, attempt: Try[T]) -> T:
         """The first answer that a target of the plan gives. Raises UpstreamFailed, Overloaded."""
-        while (step := self._next(course)) is not None:
+        while (step := self._next(passage)) is not None:
             try:
-                return await self._at(step, course, one)
-            except GaveUp as why:
-                self._note(why, course)
-                if not self._goes_on(why, step, course):
+                return await self._visit(step, passage, attempt)
+            except GaveUp as gave_up:
+                passage.note(gave_up.why)
+                if not self._move_on(gave_up, step, passage):
                     break
-                course.steps = [repriced(each, time.time_ns() // 1000) for each in course.steps]
-        raise course.failure or course.refusal or self._all_open(course)
+                passage.steps = [repriced(each, time.time_ns() // 1000) for each in passage.steps]
+        raise passage.failure or passage.refusal or self._all_open(passage)
 
-    def _next(self, course: Course) -> Step | None:
+    def _next(self, passage: Passage) -> Step | None:
         """The first target that would take an attempt now; else the one with the shortest wait."""
-        of, now, priority = self._targets.of, self._clock(), course.reservation.call.priority
+        of, now, priority = self._targets.of, self._clock(), passage.priority
         best: Step | None = None
         best_wait_s = 0.0
-        for step in course.steps:
+        for step in passage.steps:
             live = of(step.target)
             if not live.breaker.permits(now):
-                course.reservation.skip(step, "open")
-            elif live.gate.has_place(course.team_id, priority):
+                passage.reservation.skip(step, "open")
+            elif live.gate.has_place(passage.team_id, priority):
                 if best is not None:
-                    course.reservation.skip(best, "full")
+                    passage.reservation.skip(best, "full")
                 return step
             else:
-                wait_s = live.gate.expected_wait_s(course.team_id, priority)
+                wait_s = live.gate.expected_wait_s(passage.team_id, priority)
                 if best is None or wait_s < best_wait_s:
                     best, best_wait_s = step, wait_s
         return best
 
-    def _all_open(self, course: Course) -> errors.NoTargetAvailable:
+    def _all_open(self, passage: Passage) -> errors.NoTargetAvailable:
         now = self._clock()
-        plan = course.reservation.plan
+        plan = passage.reservation.plan
         waits = [self._targets.of(each.target).breaker.ready_in_s(now) for each in plan.steps]
-        # A breaker that is held by hand, or whose probe is out, promises nothing.
-        soonest = min((each for each in waits if each < float("inf")), default=60.0)
+        soonest = min((each for each in waits if each < inf), default=HELD_WAIT_S)
         return errors.NoTargetAvailable(plan.model_name, max(1.0, soonest))
 
-    def _note(self, gave_up: GaveUp, course: Course) -> None:
-        if isinstance(gave_up.why, errors.UpstreamFailed):
-            if course.failure is None or not isinstance(gave_up.why, errors.NoTargetAvailable):
-                course.failure = gave_up.why
-        elif isinstance(gave_up.why, errors.Overloaded):
-            course.refusal = gave_up.why
-        else:
-            raise gave_up.why
-
-    def _goes_on(self, gave_up: GaveUp, step: Step, course: Course) -> bool:
-        """Take the target off the list, or shorten the messages for it; whether anything is left to do."""
-        if course.client.begun or course.line.gone:
+    def _move_on(self, gave_up: GaveUp, step: Step, passage: Passage) -> bool:
+        """Take the target off the list, or shorten the messages for it. False: nothing is left to try."""
+        if not passage.client_waits:
             return False
         if isinstance(gave_up.why, errors.UpstreamRejected):
             excess = overflow.is_overflow(gave_up.why.status, gave_up.why.code, gave_up.why.message)
             if excess is not None:
-                return self._shorten(excess, step, course)
-        course.steps.remove(step)
+                return self._shorten(excess, step, passage)
+        passage.steps.remove(step)
         return gave_up.elsewhere
 
-    def _shorten(self, excess: overflow.Excess, step: Step, course: Course) -> bool:
-        """The provider says that the messages are too long: what the route says about that."""
-        route = course.reservation.plan.route
-        if route.overflow == "trim" and course.trims < MOST_TRIMS:
-            course.trims += 1
+    def _shorten(self, excess: overflow.Excess, step: Step, passage: Passage) -> bool:
+        """Do as the route says about messages that the provider finds too long. False: nothing is left."""
+        plan = passage.reservation.plan
+        if plan.route.overflow == "trim" and passage.trims < MOST_TRIMS:
+            passage.trims += 1
             shorter = overflow.trimmed_by(excess, step.fields["messages"], step.target.upstream_model)
             if shorter is not None:
-                place = course.steps.index(step)
-                course.steps[place] = with_messages(step, shorter.messages, shorter.dropped)
+                place = passage.steps.index(step)
+                passage.steps[place] = with_messages(step, shorter.messages, shorter.dropped)
                 return True
-        if route.overflow == "reroute" and not course.reservation.plan.asked:
+        if plan.route.overflow == "reroute" and not plan.asked:
             try:
-                plan = self._reroute(course.reservation)
+                other = self._reroute(passage.reservation)
             except errors.Refused:
                 return False  # the provider's own rejection says best what is wrong
-            course.reservation.plan, course.steps = plan, list(plan.steps)
+            passage.reservation.plan, passage.steps = other, list(other.steps)
             return True
         return False
 
-    async def _at(self, step: Step, course: Course, one: One[T]) -> T:
+    async def _visit(self, step: Step, passage: Passage, attempt: Try[T]) -> T:
         """Attempts at one target. Raises GaveUp."""
-        live = self._targets.of(step.target)
-        live.budget.called(self._clock())
-        attempt_no = 1
-        backoff_s: float | None = None
+        visit = Visit(passage, step, self._targets.of(step.target))
+        visit.live.budget.called(self._clock())
         while True:
             try:
-                return await self._once(live, step, course, one, backoff_s)
+                return await self._once(visit, attempt)
             except (errors.UpstreamFailed, errors.Overloaded) as why:
-                decision = self._decide(why, attempt_no, live, step, course)
-                if not isinstance(decision, retry.Again):
-                    raise GaveUp(why, elsewhere=isinstance(decision, retry.FallBack)) from None
-                failed = why
-            if decision.asked:
-                course.asked_s += decision.wait_s
-            backoff_s = decision.wait_s
-            await asyncio.sleep(backoff_s)
-            now = self._clock()
-            if not (live.breaker.permits(now) and live.budget.allows(now)):
-                raise GaveUp(failed, elsewhere=failed.elsewhere)
-            attempt_no += 1
+                await self._back_off(why, visit)
 
-    def _decide(
-        self,
-        why: errors.UpstreamFailed | errors.Overloaded,
-        attempt_no: int,
-        live: LiveTarget,
-        step: Step,
-        course: Course,
-    ) -> retry.RetryDecision:
-        if course.client.begun or course.line.gone:
+    async def _back_off(self, why: NoAnswer, visit: Visit) -> None:
+        """Wait until the same target may be asked again. Raises GaveUp where it is not to be."""
+        decision = self._decide(why, visit)
+        if not isinstance(decision, retry.Again):
+            raise GaveUp(why, elsewhere=isinstance(decision, retry.FallBack)) from None
+        if decision.asked:
+            visit.passage.asked_s += decision.wait_s
+        await asyncio.sleep(decision.wait_s)
+        if not visit.may_retry(self._clock()):  # others may have spent the budget, or opened the breaker
+            raise GaveUp(why, elsewhere=why.elsewhere) from None
+        visit.attempt_no += 1
+        visit.backoff_s = decision.wait_s
+
+    def _decide(self, why: NoAnswer, visit: Visit) -> retry.RetryDecision:
+        passage, now = visit.passage, self._clock()
+        if not passage.client_waits:
             return retry.GIVE_UP
-        now = self._clock()
-        # What a full pool of our own tells a client is no provider's word.
-        asked_s = why.retry_after_s if isinstance(why, errors.UpstreamFailed) else None
         return retry.next_step(
-            retry.Failed(why.again, why.elsewhere, asked_s),
-            attempt_no,
-            course.line.ends_at - now,
-            course.asked_s,
-            self._other_is_ready(step, course, now),
-            live.budget.allows(now) and live.breaker.permits(now),
-            self._draw(),
-            self._policy,
+            retry.Failed(why.again, why.elsewhere, _asked_wait_s(why)),
+            visit.attempt_no,
+            time_left_s=passage.line.ends_at - now,
+            asked_so_far_s=passage.asked_s,
+            other_ready=self._other_is_ready(visit, now),
+            budget_allows=visit.may_retry(now),
+            jitter=self._draw(),
+            policy=self._policy,
         )
 
-    def _other_is_ready(self, step: Step, course: Course, now: float) -> bool:
-        priority = course.reservation.call.priority
-        for other in course.steps:
-            if other is not step:
-                live = self._targets.of(other.target)
-                if live.breaker.permits(now) and live.gate.has_place(course.team_id, priority):
-                    return True
-        return False
+    def _other_is_ready(self, visit: Visit, now: float) -> bool:
+        """Another target of the plan would take an attempt at once."""
+        team_id, priority = visit.passage.team_id, visit.passage.priority
+        others = [self._targets.of(each.target) for each in visit.passage.steps if each is not visit.step]
+        return any(each.breaker.permits(now) and each.gate.has_place(team_id, priority) for each in others)
 
-    async def _once(
-        self, live: LiveTarget, step: Step, course: Course, one: One[T], backoff_s: float | None
-    ) -> T:
+    async def _once(self, visit: Visit, attempt: Try[T]) -> T:
         """One attempt with a place at the gate, a connection, and the breaker's permit, in this order.
 
         The permit comes last: who waits holds none, so a single probe goes out however many wait.
         """
+        passage, step, live = visit.passage, visit.step, visit.live
         began = self._clock()
-        await self._pass_gate(live, step, course)
+        await self._pass_gate(visit)
         entered = self._clock()
         try:
             place = await self._place(step)
@@ -223,24 +201,24 @@ class Attempts:
             permit = live.breaker.enter(now)
             if permit is None:
                 place.release()
-                course.reservation.skip(step, "open")
-                raise self._all_open(course)
-            trying = self._dispatch(place, permit, live, step, course, now - began, backoff_s)
-            return await self._watched(one, place, permit, trying, live, course)
+                passage.reservation.skip(step, "open")
+                raise self._all_open(passage)
+            trying = self._dispatch(visit, place, permit, now - began)
+            return await self._watched(visit, attempt, place, permit, trying)
         finally:
-            live.gate.leave(course.team_id, self._clock() - entered)
+            live.gate.leave(passage.team_id, self._clock() - entered)
 
-    async def _pass_gate(self, live: LiveTarget, step: Step, course: Course) -> None:
+    async def _pass_gate(self, visit: Visit) -> None:
         """Raises Overloaded where no place can come in time."""
-        priority = course.reservation.call.priority
-        if live.gate.enter_now(course.team_id, priority):
+        passage, gate = visit.passage, visit.live.gate
+        team_id, priority = passage.team_id, passage.priority
+        if gate.enter_now(team_id, priority):
             return
-        time_left_s = course.line.ends_at - self._clock()
         try:
-            await live.gate.enter(course.team_id, priority, time_left_s)
+            await gate.enter(team_id, priority, passage.line.ends_at - self._clock())
         except Full as why:
-            course.reservation.skip(step, "full")
-            raise _full(step, why.retry_after_s or UNKNOWN_WAIT_S) from None
+            passage.reservation.skip(visit.step, "full")
+            raise _full(visit.step, why.retry_after_s or UNKNOWN_WAIT_S) from None
 
     async def _place(self, step: Step) -> Place:
         """A place in the target's pool, before anything is dispatched: shedding is no attempt."""
@@ -251,27 +229,19 @@ class Attempts:
             full = _full(step, UNKNOWN_WAIT_S)
             full.again = True
             raise full from None
-        except CannotConnect as why:  # an address where no provider may be, or a broken certificate
+        except CannotConnect as why:  # its base URL is none that may be called
             lost = errors.UpstreamUnreachable(
                 f"The provider '{provider}' cannot be reached: {why}. An administrator must look at it."
             )
             lost.cause, lost.again = "cannot_connect", False
             raise lost from None
 
-    def _dispatch(
-        self,
-        place: Place,
-        permit: Permit,
-        live: LiveTarget,
-        step: Step,
-        course: Course,
-        queued_s: float,
-        backoff_s: float | None,
-    ) -> Trying:
+    def _dispatch(self, visit: Visit, place: Place, permit: Permit, queued_s: float) -> Trying:
         """On the books, and then on its way. Whatever goes wrong, place and permit are given back."""
+        live, backoff_s = visit.live, visit.backoff_s
         try:
-            trying = course.reservation.dispatch(
-                step, int(queued_s * 1e6), int((backoff_s or 0.0) * 1e6), probe=permit.probe
+            trying = visit.passage.reservation.dispatch(
+                visit.step, int(queued_s * 1e6), int((backoff_s or 0.0) * 1e6), probe=permit.probe
             )
             if permit.shift is not None:
                 self._targets.shifted(live, permit.shift)
@@ -287,25 +257,19 @@ class Attempts:
         return trying
 
     async def _watched(
-        self,
-        one: One[T],
-        place: Place,
-        permit: Permit,
-        trying: Trying,
-        live: LiveTarget,
-        course: Course,
+        self, visit: Visit, attempt: Try[T], place: Place, permit: Permit, trying: Trying
     ) -> T:
         """The attempt itself, and what it says about the target."""
-        line, breaker = course.line, live.breaker
-        line.drain_s = course.reservation.plan.route.hang_up_drain_s
+        passage, live = visit.passage, visit.live
+        passage.line.drain_s = passage.reservation.plan.route.hang_up_drain_s
         try:
-            answer = await one(place, trying, course.reservation, line, course.client)
+            answer = await attempt(place, trying, passage)
         except BaseException as why:
-            self._count(why, permit, trying, live, course)
+            self._count(why, visit, permit, trying)
             raise
         finally:
-            line.drain_s = 0.0
-        shift = breaker.ended(permit, "success", self._clock(), "")
+            passage.line.drain_s = 0.0
+        shift = live.breaker.ended(permit, "success", self._clock(), "")
         if shift is not None:
             self._targets.shifted(live, shift)
         if live.credential_refused:
@@ -317,36 +281,39 @@ class Attempts:
         if shift := live.breaker.spoke(permit, self._clock()):
             self._targets.shifted(live, shift)
 
-    def _count(
-        self, why: BaseException, permit: Permit, trying: Trying, live: LiveTarget, course: Course
-    ) -> None:
+    def _count(self, why: BaseException, visit: Visit, permit: Permit, trying: Trying) -> None:
         """What a failed attempt means for the breaker; our own endings and the client's mean nothing."""
-        now = self._clock()
-        verdict = _verdict(why, now - trying.began, trying, course)
+        live, now = visit.live, self._clock()
+        verdict = _verdict(why, now - trying.began, trying.first_token is not None, visit)
         if verdict is None:
             live.breaker.give_back(permit, now)
             return
-        retry_after_s = why.retry_after_s if isinstance(why, errors.UpstreamFailed) else None
-        cause = code_of(why, course.line.cut)
-        if shift := live.breaker.ended(permit, verdict, now, cause, retry_after_s):
+        cause = code_of(why, visit.passage.line.cut)
+        if shift := live.breaker.ended(permit, verdict, now, cause, _asked_wait_s(why)):
             self._targets.shifted(live, shift)
         if isinstance(why, errors.UpstreamRefusesUs):
             self._targets.credential_refused(live, trying.status or 401)
 
 
-def _verdict(why: BaseException, lasted_s: float, trying: Trying, course: Course) -> Verdict | None:
+def _verdict(why: BaseException, lasted_s: float, spoke: bool, visit: Visit) -> Verdict | None:
     """None: the attempt says nothing about the target, because it was ended by us or by the client."""
     if isinstance(why, errors.UpstreamFailed):
         return "neutral" if why.sick is None else ("failure" if why.sick else "success")
-    cut = course.line.cut
-    if isinstance(why, asyncio.CancelledError) and not course.line.gone:
-        if cut is Cut.SILENT:
+    line = visit.passage.line
+    if isinstance(why, asyncio.CancelledError) and not line.gone:
+        if line.cut is Cut.SILENT:
             return "failure"
-        # A client may choose a deadline that no provider can meet; that must not shut out the others.
-        patience_s = min(trying.step.target.pool.read_timeout_s, course.configured_timeout_s)
-        if cut is Cut.DEADLINE and lasted_s >= patience_s:
+        # A client may choose a deadline that no provider can meet, and a long answer is no illness:
+        # neither must shut out the others. What is left is silence for as long as the operator allows.
+        is_silent = lasted_s >= WAITED_OUT * visit.passage.configured_timeout_s and not spoke
+        if line.cut is Cut.DEADLINE and is_silent:
             return "failure"
     return None
+
+
+def _asked_wait_s(why: BaseException) -> float | None:
+    """What the provider asked for. What we say of our own full pool is no word of the provider's."""
+    return why.retry_after_s if isinstance(why, errors.UpstreamFailed) else None
 
 
 def _full(step: Step, retry_after_s: float) -> errors.Overloaded:

@@ -92,6 +92,8 @@ class Target:
     """When the breaker was last closed by hand."""
     credential_refused: bool = False
     """The provider did not take our credential when it was last asked."""
+    read_no: int = field(default=0, compare=False)
+    """Grows with each reading of the database: a call that began before a change brings older settings."""
 
     def price_at(self, moment_us: int) -> Price | None:
         for price in reversed(self.prices):

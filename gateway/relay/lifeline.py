@@ -76,6 +76,10 @@ class Lifeline:
     def recover(self) -> None:
         """The task has caught its cancellation and goes on to settle."""
         self.task.uncancel()
+        self.expect_nothing()
+
+    def expect_nothing(self) -> None:
+        """No time is of importance any more."""
         self.ends_at = self.quiet_until = NEVER
 
     def overdue(self, now: float) -> Cut | None:

@@ -9,8 +9,8 @@ from accounts.caller import Caller
 from gateway import errors
 from gateway.relay import routing
 from gateway.relay.admission import Admission, Reservation
-from gateway.relay.attempt import Attempt
-from gateway.relay.attempts import Attempts, Course
+from gateway.relay.attempt import Attempt, Passage
+from gateway.relay.attempts import Attempts
 from gateway.relay.call import Call
 from gateway.relay.lifeline import Cut, Lifeline
 from gateway.relay.ports import Answer, Client, Journal, Listener, Routes, Transport
@@ -63,17 +63,17 @@ class Relay:
             raise
         configured_s = plan.route.timeout_s or self._attempt.limits.call_timeout_s
         line.ends_at = call.began + (call.timeout_s or configured_s)
-        course = Course(reservation, line, client, configured_s, list(plan.steps))
+        passage = Passage(reservation, line, client, configured_s, list(plan.steps))
         with reservation:
             try:
-                await (self._stream if call.streamed else self._whole)(course)
+                await (self._stream if call.streamed else self._whole)(passage)
             except errors.GatewayError as why:
-                await self._fail(why, course)
+                await self._fail(why, passage)
             except asyncio.CancelledError:
                 if line.cut is None:
                     raise
                 line.recover()
-                await self._cut(line.cut, course)
+                await self._cut(line.cut, passage)
 
     def _rerouted(self, reservation: Reservation) -> Plan:
         """Another route for messages that are too long for this one, checked and priced anew."""
@@ -86,47 +86,44 @@ class Relay:
             self._draw,
         )
 
-    async def _whole(self, course: Course) -> None:
-        reservation, line = course.reservation, course.line
-        body = await self._attempts.run(course, self._attempt.whole)
-        if line.gone:
-            self._settle_hung_up(reservation)
-            return
-        reservation.settle("answered", 200)
-        await self._journal.on_disk()
-        line.expect(self._clock() + self._attempt.limits.send_timeout_s, Cut.SLOW_READER)
-        await course.client.whole(body, reservation)
+    async def _whole(self, passage: Passage) -> None:
+        body = await self._attempts.run(passage, self._attempt.whole)
+        if await self._settle_answered(passage):
+            await passage.client.whole(body, passage.reservation)
 
-    async def _stream(self, course: Course) -> None:
-        reservation, line = course.reservation, course.line
-        answer = await self._attempts.run(course, self._attempt.streamed)
+    async def _stream(self, passage: Passage) -> None:
+        answer = await self._attempts.run(passage, self._attempt.streamed)
         try:
-            if line.gone:
-                self._settle_hung_up(reservation)
-                return
-            reservation.settle("answered", 200)
-            await self._journal.on_disk()
-            line.expect(self._clock() + self._attempt.limits.send_timeout_s, Cut.SLOW_READER)
-            await course.client.end_stream(DONE)
-            line.expect(self._clock() + LINGER_S, Cut.SILENT)
-            await _to_its_end(answer)
+            if await self._settle_answered(passage):
+                await passage.client.end_stream(DONE)
+                passage.line.expect(self._clock() + LINGER_S, Cut.SILENT)
+                await _to_its_end(answer)
         finally:
             answer.close()
 
-    async def _fail(self, why: errors.GatewayError, course: Course) -> None:
+    async def _settle_answered(self, passage: Passage) -> bool:
+        """On the books first; from then on the client may take the answer's end. False: it has gone."""
+        if passage.line.gone:
+            self._settle_hung_up(passage.reservation)
+            return False
+        passage.reservation.settle("answered", 200)
+        await self._journal.on_disk()
+        passage.line.expect(self._clock() + self._attempt.limits.send_timeout_s, Cut.SLOW_READER)
+        return True
+
+    async def _fail(self, why: errors.GatewayError, passage: Passage) -> None:
         """Settle first, then tell the client: as an answer of its own, or as the last event of its stream."""
-        reservation, client = course.reservation, course.client
-        if course.line.gone:
+        reservation, client = passage.reservation, passage.client
+        passage.line.expect_nothing()  # a deadline that passes now must not take the client's answer away
+        if passage.line.gone:
             self._settle_hung_up(reservation)
             return
         if isinstance(why, errors.Refused) and not reservation.ended:
             reservation.release(why.code or "")
             raise why
-        outcome: CallOutcome = "failed"
-        if isinstance(why, errors.UpstreamRejected):
+        outcome: CallOutcome = "truncated" if client.begun else "failed"
+        if isinstance(why, errors.UpstreamRejected) and not client.begun:
             outcome = "rejected"
-        elif client.begun:
-            outcome = "truncated"
         reservation.settle(outcome, 200 if client.begun else why.status, why.code or "")
         with contextlib.suppress(errors.Unavailable):  # the client hears of a failure in any case
             await self._journal.on_disk()
@@ -134,19 +131,19 @@ class Relay:
             raise why
         await client.fail_stream(error_event(why.body()))
 
-    async def _cut(self, cut: Cut, course: Course) -> None:
+    async def _cut(self, cut: Cut, passage: Passage) -> None:
         """The call was ended from outside."""
-        reservation = course.reservation
+        reservation = passage.reservation
         if reservation.settled:
             return
-        if cut is Cut.HUNG_UP or course.line.gone:
+        if cut is Cut.HUNG_UP or passage.line.gone:
             self._settle_hung_up(reservation)
         elif cut is Cut.SLOW_READER:
             reservation.settle("hung_up", GONE, "slow_reader")
         elif cut is Cut.STOPPING:
-            await self._fail(stopping(), course)
+            await self._fail(stopping(), passage)
         else:
-            await self._fail(_too_late(cut, reservation), course)
+            await self._fail(_too_late(cut, reservation), passage)
 
     def _settle_hung_up(self, reservation: Reservation) -> None:
         reservation.settle("hung_up", GONE, "hung_up")

@@ -56,13 +56,8 @@ def plan(call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) 
     route = catalog.routes.get(call.model_name)
     if route is None or not route.targets:
         raise RouteNotAllowed(call.model_name)
-    steps = _priced(route, call, now_us)
-    steps = steps if len(steps) == 1 else in_order(steps, draw)
-    steps = _taking(steps, call)
-    fitting = [each for each in steps if _fits(each, call)]
-    if fitting:
-        return Plan(route, tuple(fitting))
-    return _shortened(route, steps) or rerouted(route, call, caller, catalog, now_us, draw)
+    steps = _steps(route, call, now_us, draw)
+    return Plan(route, steps) if steps else rerouted(route, call, caller, catalog, now_us, draw)
 
 
 def rerouted(route: Route, call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) -> Plan:
@@ -73,14 +68,19 @@ def rerouted(route: Route, call: Call, caller: Caller, catalog: Catalog, now_us:
     other = catalog.routes.get(route.overflow_route) if route.overflow == "reroute" else None
     if other is None or other is route or not other.targets:
         raise ContextTooLong(route.model_name)
-    steps = _taking(in_order(_priced(other, call, now_us), draw), call)
-    fitting = [each for each in steps if _fits(each, call)]
-    if fitting:
-        return Plan(other, tuple(fitting), route.model_name)
-    found = _shortened(other, steps)
-    if found is None:
+    steps = _steps(other, call, now_us, draw)
+    if not steps:
         raise ContextTooLong(route.model_name)
-    return Plan(other, found.steps, route.model_name)
+    return Plan(other, steps, route.model_name)
+
+
+def _steps(route: Route, call: Call, now_us: int, draw: Draw) -> tuple[Step, ...]:
+    """The targets that can be asked, in order; none where the messages are too long for all of them."""
+    steps = _priced(route, call, now_us)
+    steps = steps if len(steps) == 1 else in_order(steps, draw)
+    steps = _taking(steps, call)
+    fitting = [each for each in steps if _fits(each, call)]
+    return tuple(fitting or _shortened(route, steps))
 
 
 def _priced(route: Route, call: Call, now_us: int) -> list[Step]:
@@ -134,10 +134,10 @@ def _fits(step: Step, call: Call) -> bool:
     return not overflow.exceeds(fields, step.target.upstream_model, overflow.answer_tokens(fields), window)
 
 
-def _shortened(route: Route, steps: list[Step]) -> Plan | None:
+def _shortened(route: Route, steps: list[Step]) -> list[Step]:
     """The targets whose window the messages fit once the oldest are left out, if the route says so."""
     if route.overflow != "trim":
-        return None
+        return []
     found = []
     for step in steps:
         window = step.target.context_window
@@ -147,7 +147,7 @@ def _shortened(route: Route, steps: list[Step]) -> Plan | None:
         shorter = overflow.trimmed(fields["messages"], model, room)
         if shorter is not None and shorter.fits:
             found.append(with_messages(step, shorter.messages, shorter.dropped))
-    return Plan(route, tuple(found)) if found else None
+    return found
 
 
 def with_messages(step: Step, messages: Raw, dropped: int) -> Step:

@@ -14,6 +14,7 @@ from gateway.errors import UpstreamFailed
 from gateway.relay import usage as tokens
 from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar
+from gateway.relay.upstream import error_within
 
 DONE = b"data: [DONE]\n\n"
 NULL = Raw(b"null")
@@ -49,12 +50,7 @@ class _Chunk(Struct):
     error: Raw = NULL
 
 
-class _Told(Struct):
-    message: str = ""
-
-
 _chunk = msgspec.json.Decoder(_Chunk).decode
-_told = msgspec.json.Decoder(_Told).decode
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -65,7 +61,7 @@ class EventReader:
     __slots__ = ("_held", "_limit", "_pass_usage", "done", "failure", "said", "spoke", "usage")
 
     def __init__(self, *, pass_usage: bool, limit: int) -> None:
-        self._held = b""
+        self._held = bytearray()
         self._limit = limit
         self._pass_usage = pass_usage
         self.done = False
@@ -82,9 +78,13 @@ class EventReader:
 
         Raises UpstreamFailed for one with nothing before it; else it is left in `failure`.
         """
-        held = self._held + data if self._held else data
-        if b"\r" in held:
-            held = held.replace(b"\r\n", b"\n")
+        if self._held:
+            if not _may_end(bytes(self._held[-3:]) + data):
+                self._hold(data)
+                return b""
+            data = bytes(self._held) + data
+            self._held.clear()
+        held = data.replace(b"\r\n", b"\n") if b"\r" in data else data
         end = held.rfind(b"\n\n") + 2
         if end < 2:
             self._hold(held)
@@ -100,9 +100,12 @@ class EventReader:
         return b"\n\n".join(passed) + b"\n\n" if passed else b""
 
     def _hold(self, rest: bytes) -> None:
-        if len(rest) > self._limit:
-            raise _broken(f"it sent an event larger than {self._limit} bytes.")
-        self._held = rest
+        """Keep the beginning of an event. One of megabytes, read bit by bit, is not copied each time."""
+        self._held += rest
+        if len(self._held) > self._limit:
+            large = _broken(f"it sent an event larger than {self._limit} bytes.")
+            large.cause, large.sick = "too_large", None  # it may be what the client asked for
+            raise large
 
     def _event(self, event: bytes) -> bytes | None:
         """The event as it is handed on; None: it is not."""
@@ -135,7 +138,7 @@ class EventReader:
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             raise _broken("it sent an event that is not JSON.") from None
         if chunk.error is not NULL and bytes(chunk.error) != b"null":
-            raise _broken_off(f"The provider ended the stream with an error. {_message(chunk.error)}".strip())
+            raise error_within(chunk.error)
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.delta.tell(self.said):
                 self.spoke = True
@@ -171,17 +174,9 @@ def _broken(how: str) -> UpstreamFailed:
     return why
 
 
-def _broken_off(said: str) -> UpstreamFailed:
-    why = UpstreamFailed(said)
-    why.cause, why.again = "error_event", True
-    return why
-
-
-def _message(error: Raw) -> str:
-    try:
-        return _told(error).message[:2000]
-    except msgspec.DecodeError:
-        return ""
+def _may_end(seam: bytes) -> bool:
+    """Whether an event ends in what has come, seen with the three bytes before it."""
+    return b"\n\n" in seam or (b"\r" in seam and b"\n\n" in seam.replace(b"\r\n", b"\n"))
 
 
 def error_event(body: bytes) -> bytes:

@@ -58,11 +58,11 @@ class Targets:
         self._live: dict[int, LiveTarget] = {}
 
     def of(self, target: Target) -> LiveTarget:
-        """The live side of a target, with its settings as they are now."""
+        """The live side of a target, with its newest settings: a call of before a change brings none back."""
         live = self._live.get(target.id)
         if live is None:
             live = self._live[target.id] = self._made(target)
-        elif live.target is not target:
+        elif live.target is not target and target.read_no >= live.target.read_no:
             self._renew(live, target)
         return live
 

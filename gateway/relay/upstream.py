@@ -17,6 +17,10 @@ from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.transports import TransportError
 
 LARGEST_ERROR = 64 * 1024
+LONGEST_TOLD = 2000
+"""Of a message, as a client is told it."""
+LONGEST_WORDS = 8000
+"""Of an error's message, before it is masked and cut to what is passed on."""
 ERROR_BODY_S = 0.5
 """How long the words of an error are waited for once its status has come."""
 LONGEST_WAIT_S = 24 * 3600.0
@@ -53,13 +57,20 @@ class _Whole(Struct):
     choices: list[_Choice]
 
 
+class _Told(Struct):
+    message: str = ""
+    type: str | None = None
+    code: str | int | None = None
+
+
 class _Reply(Struct):
-    choices: Raw
+    choices: Raw = Raw(b"null")
     usage: Raw = Raw(b"null")
     error: Raw = Raw(b"null")
 
 
 _error = msgspec.json.Decoder(_Error | list[_Error])
+_told = msgspec.json.Decoder(_Told).decode
 _whole = msgspec.json.Decoder(_Whole)
 _reply = msgspec.json.Decoder(_Reply)
 _SECRET = re.compile(r"\b(sk|pk|key|Bearer)[-_ ][\w\-*.]{6,}")
@@ -74,8 +85,45 @@ def usage_of_answer(body: bytes) -> Usage | None:
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         raise _no_completion() from None
     if bytes(reply.error) != b"null":
+        raise error_within(reply.error)
+    if bytes(reply.choices) == b"null":
         raise _no_completion()
     return tokens.reported(reply.usage)
+
+
+def error_within(error: Raw) -> errors.UpstreamFailed:
+    """The error that stands where an answer should, under a status of 200.
+
+    Routers of several vendors answer so, with the status they mean as its code:
+    one that finds the call itself wrong is a rejection, any other may pass.
+    """
+    try:
+        said = _told(error)
+    except (msgspec.DecodeError, RecursionError):
+        said = _Told()
+    status = _status_of(said)
+    message = f"The provider answered with an error. {said.message[:LONGEST_WORDS]}".strip()
+    if status is not None:
+        return errors.UpstreamRejected(
+            message, status=status, code=_printable(str(said.code))[:60], param=None
+        )
+    why = errors.UpstreamFailed(message)
+    why.cause, why.again = "error_event", True
+    return why
+
+
+def _status_of(said: "_Told") -> int | None:
+    """400 or what else says that the call is wrong; None where the error is about something else."""
+    code = str(said.code)
+    if code.isdigit() and len(code) == 3:
+        status = int(code)
+        return status if status in REJECTIONS else None
+    return 400 if said.type == "invalid_request_error" else None
+
+
+def _printable(text: str) -> str:
+    """Without control characters: it goes into headers, log lines and databases."""
+    return "".join(each for each in text if each.isprintable())
 
 
 def _no_completion() -> errors.UpstreamFailed:
@@ -152,9 +200,9 @@ def _said(body: bytes, target: Target) -> tuple[str, str | None, str | None]:
     found = _found(body)
     if found is None:
         return "", None, None
-    code = None if found.code is None else masked(str(found.code), target)[:60]
-    param = None if found.param is None else masked(str(found.param), target)[:200]
-    return masked(found.message, target)[:2000], code, param
+    code = None if found.code is None else masked(_printable(str(found.code)), target)[:60]
+    param = None if found.param is None else masked(_printable(str(found.param)), target)[:200]
+    return masked(found.message[:LONGEST_WORDS], target)[:LONGEST_TOLD], code, param
 
 
 def _found(body: bytes) -> _Message | None:

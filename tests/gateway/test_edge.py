@@ -241,13 +241,13 @@ def test_another_priority_is_refused_by_name(value):
     assert (why.status, why.param) == (400, "X-Penstock-Priority")
 
 
-@pytest.mark.parametrize(("value", "seconds"), [(b"30", 30.0), (b"0.25", 0.25), (b" 86400 ", 86400.0)])
+@pytest.mark.parametrize(("value", "seconds"), [(b"30", 30.0), (b"0.25", 0.25), (b" 3600 ", 3600.0)])
 def test_a_timeout_is_a_number_of_seconds(value, seconds):
     assert head((b"x-penstock-timeout", value)).timeout_s == seconds
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"0", b"-1", b"soon", b"1e3", b"nan", b"inf", b"86400.1", b"1" * 5000, b"1,5", b"\xd9\xa1"]
+    "value", [b"", b"0", b"-1", b"soon", b"1e3", b"nan", b"inf", b"3600.1", b"1" * 5000, b"1,5", b"\xd9\xa1"]
 )
 def test_another_timeout_is_refused_by_name(value):
     why = refusal(HOST, (b"x-penstock-timeout", value))

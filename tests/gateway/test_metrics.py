@@ -80,7 +80,7 @@ def target(pool: PoolFigures | None, **changes: Any) -> TargetState:
 
 
 def told(*targets: TargetState) -> Read:
-    return read(text(Meter(Nobody()), list(targets)).decode())
+    return read(text(Meter(Nobody()).taken(), list(targets)).decode())
 
 
 def scope(

@@ -37,6 +37,11 @@ class H1Exchange(Exchange):
     async def reset(self) -> None:
         self._server.transport.abort()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the client has not taken."""
+        return self._server.transport.get_write_buffer_size()
+
     def raw(self, data: bytes) -> None:
         if not self.left.is_set():
             self._server.transport.write(data)

@@ -93,8 +93,7 @@ class _H2Protocol(asyncio.Protocol):
         if self._most_streams is not None:
             limits[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = self._most_streams
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values=limits)
-        self.h2.initiate_connection()
-        self.flush()
+        self.h2.initiate_connection()  # goes out with the first bytes that answer the client's own greeting
 
     def flush(self) -> None:
         self.transport.write(self.h2.data_to_send())

@@ -9,6 +9,8 @@ class TransportError(Exception):
 
     unseen = False
     """The provider has not had the whole request, or says that it has not acted on it."""
+    came = 0
+    """Bytes of a whole answer that had come."""
 
 
 class PoolExhausted(TransportError):
@@ -31,7 +33,7 @@ class Broken(TransportError):
     """The connection ended, or what came was not HTTP."""
 
     after_bytes = False
-    """Some of the answer's body had come, so that the provider has done work."""
+    """Some of the answer's body had come, so that the provider has done its work."""
 
 
 class TooLarge(TransportError):

@@ -89,7 +89,11 @@ class AiohttpReach(Reach):
         await self._session.close()
 
     async def _private_trust(self) -> ssl.SSLContext:
-        made = await trust(self.target.ca_pem)
+        try:
+            made = await trust(self.target.ca_pem)
+        except CannotConnect:
+            self.pool.connects += 1  # one that got no further than this
+            raise
         self._trust = self._trust or made  # one for all: aiohttp keeps connections apart by it
         return self._trust
 
@@ -125,11 +129,13 @@ class AiohttpAnswer:
             while chunk := await readany():
                 size += len(chunk)
                 if size > limit:
-                    raise TooLarge(f"the provider's answer is larger than {limit} bytes")
+                    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
+                    large.came = size
+                    raise large
                 parts.append(chunk)
         except (aiohttp.ClientError, OSError) as why:
             broken = self._broke_off(why)
-            broken.after_bytes = size > 0
+            broken.after_bytes, broken.came = size > 0, size
             raise broken from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 

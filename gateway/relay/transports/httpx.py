@@ -149,10 +149,12 @@ class HttpxAnswer:
             async for chunk in self.chunks():
                 size += len(chunk)
                 if size > limit:
-                    raise TooLarge(f"the provider's answer is larger than {limit} bytes")
+                    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
+                    large.came = size
+                    raise large
                 parts.append(chunk)
         except Broken as why:
-            why.after_bytes = size > 0
+            why.after_bytes, why.came = size > 0, size
             raise
         return b"".join(parts)
 

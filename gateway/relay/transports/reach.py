@@ -72,7 +72,7 @@ class PooledTransport:
 
     A changed limit takes effect at once. A change that concerns connections opens a new client over the same
     pool; calls on the old one end there, and the last to leave closes it.
-    A call that began before a change may bring the old settings back for one attempt.
+    A call that began before a change does not bring the old settings back.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PooledTransport:
 
     async def acquire(self, target: Target, /) -> Reach:
         reach = self._reaches.get(target.id)
-        if reach is None or reach.target is not target:
+        if reach is None or (reach.target is not target and target.read_no >= reach.target.read_no):
             reach = self._reach_to(target, reach)
         if not reach.pool.take():
             await reach.pool.wait()

@@ -33,9 +33,7 @@ class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         self._unread = bytearray()
         self._ended = False
         self._lost: Exception | None = None
-        self._paused = False
         self._reader: asyncio.Future[None] | None = None
-        self._writers: list[asyncio.Future[None]] = []
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has come, at least a byte; empty at the end. Raises httpcore2.ReadError, WriteTimeout."""
@@ -58,19 +56,17 @@ class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
         return taken
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send it all; waits while the far end is slow. Raises httpcore2.WriteError, WriteTimeout."""
-        if buffer:
-            self.say(buffer)
-        if self._paused:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._writers.append(turn)
-            await turn
+        """Send it all. Raises httpcore2.WriteError, WriteTimeout, where the connection is gone.
+
+        Waits for nothing: a body is in memory already, and an answer that comes early is read meanwhile.
+        """
         if self._transport is None:
             raise _why(self._lost, httpcore2.WriteError)
+        self.say(buffer)
 
     def say(self, buffer: bytes) -> None:
         """Hand bytes to the event loop. Says nothing where the connection is gone: a reader will find out."""
-        if self._transport is not None:
+        if self._transport is not None and buffer:
             self._transport.write(buffer)
 
     async def aclose(self) -> None:
@@ -118,18 +114,7 @@ class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
     def connection_lost(self, why: Exception | None) -> None:
         self._ended, self._lost, self._transport = True, why, None
         self._wake_reader()
-        self.resume_writing()
         self._on_lost(self)
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        writers, self._writers = self._writers, []
-        for each in writers:
-            if not each.done():
-                each.set_result(None)
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():

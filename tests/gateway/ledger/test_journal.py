@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.errors import JournalFull
 from gateway.ledger.journal import Held, Journal, Segment, frames, hold
 from gateway.ledger.sweeper import read
-from gateway.relay.records import AttemptEnded, Dispatched, Opened, Settled, Usage
+from gateway.relay.records import AttemptEnded, Dispatched, Opened, Settled, Skipped, Usage
 from tests.gateway.records import dispatched, opened, settled
 from tests.served import ROOT, eventually
 
@@ -183,9 +183,10 @@ USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, st.just("estimated"))
     ),
     code=st.text(max_size=60),
     tokens=TOKENS,
+    skipped=st.lists(st.builds(Skipped, TOKENS, NAMES, NAMES, st.sampled_from(("open", "full"))), max_size=4),
 )
 def test_the_room_kept_is_always_enough_for_the_end(
-    journal: Journal, call: Opened, tries: list[Dispatched], code: str, tokens: int
+    journal: Journal, call: Opened, tries: list[Dispatched], code: str, tokens: int, skipped: list[Skipped]
 ) -> None:
     ticket = journal.open(call)
     for each in tries:
@@ -205,6 +206,11 @@ def test_the_room_kept_is_always_enough_for_the_end(
             each.worst,
             each.price_id,
             tokens,
+            "credential_refused",
+            tokens,
+            tokens,
+            probe=True,
+            trimmed=5000,
         )
         for each in tries
     )
@@ -220,12 +226,25 @@ def test_the_room_kept_is_always_enough_for_the_end(
         cost_nanos=tokens,
         unpriced=True,
         attempts=attempts,
+        priority="urgent",
+        skipped=tuple(skipped),
     )
     before = journal.segments[-1].end
 
     journal.settle(ticket, end)
 
     assert journal.segments[-1].end - before <= room
+
+
+def test_long_names_of_passed_over_targets_are_left_out_and_spoil_nothing(journal: Journal) -> None:
+    call = opened()
+    ticket = journal.open(call)
+    name = "𝕏" * 200
+    journal.settle(ticket, settled(call, attempts=(), skipped=(Skipped(1, "p", name, "open"),) * 4))
+
+    [*_, end] = journal.segments[-1].read(0, journal.segments[-1].end)
+    assert end == settled(call, attempts=())
+    assert "0 B kept" in repr(journal)
 
 
 async def test_a_disk_that_fails_to_sync_lets_no_more_calls_in(journals: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from gateway import errors
 from gateway.ledger.sweeper import ends, read
+from gateway.relay.attempt import Limits
 from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.catalog import Catalog, PoolConfig, Route, Secret, Target
 from gateway.relay.lifeline import Cut
@@ -235,10 +236,37 @@ async def test_a_deadline_that_the_client_chose_does_not_speak_against_the_targe
             await home.carry(call)
         assert home.news.changes == []
 
+    busy = target(upstream, pool=PoolConfig(read_timeout_s=0.05))
+    async with house_of(route(busy), tmp_path / "long") as home:
+        upstream.forget_script()
+        upstream.script([Step(fault=Fault.SLOW_DRIP, pause_s=0.02, count=6)])
+        for _ in range(6):
+            call = call_to(stream=True)
+            call.timeout_s = 0.3
+            await home.carry(call)
+        assert home.news.changes == [], "words came all the time"
+
+    upstream.script([Step(fault=Fault.SILENCE, count=None)])
     async with house_of(route(target(upstream), timeout_s=0.05), tmp_path / "other") as home:
         for _ in range(6):
             await home.carry(call_to())
         assert [each.after for _, each in home.news.changes] == ["open"]
+
+
+async def test_an_answer_larger_than_we_take_speaks_against_nobody_and_is_booked(
+    upstream: RunningSimulator, second: RunningSimulator, tmp_path: Path
+) -> None:
+    upstream.script([Step(fault=Fault.HUGE_BODY, body_bytes=200_000, count=None)])
+    routes = route(target(upstream), target(second, 2, order=1))
+    async with house_of(routes, tmp_path / "journal", Limits(max_answer_bytes=100_000)) as home:
+        for _ in range(6):
+            client = await home.carry(call_to())
+
+    assert client.error is not None
+    assert client.error.status == 502
+    assert home.news.changes == []
+    assert second.journal.received() == []
+    assert all(each.usage.output_tokens > 20_000 for each in home.books.entries)
 
 
 async def test_a_breaker_opens_and_calls_fail_fast_until_one_probe_closes_it(

@@ -1,4 +1,5 @@
 import json
+import time
 from itertools import pairwise
 
 import pytest
@@ -139,3 +140,20 @@ def test_no_event_is_json_of_two_opinions() -> None:
         b'data: {"choices":[{"delta":{"content":"a"}}],"usage":' + USAGE + b',"usage":null}\n\n'
     )
     assert json.loads(handed_on[6:])["choices"]
+
+
+def test_a_large_event_that_comes_bit_by_bit_is_not_searched_again_for_each_bit() -> None:
+    """Against the time that one copy for each bit takes in the same run."""
+    read = reader(limit=1 << 21)
+    event = b'data: {"choices":[{"delta":{"content":"' + b"x" * (1 << 20) + b'"}}]}\n\n'
+    pieces = [event[at : at + 100] for at in range(0, len(event), 100)]
+
+    began = time.process_time()
+    handed_on = b"".join(read.feed(each) for each in pieces)
+    bit_by_bit_s = time.process_time() - began
+
+    began = time.process_time()
+    for _ in pieces:
+        _ = b"x" * len(event)  # one copy of it for each piece
+    assert handed_on == event
+    assert bit_by_bit_s < time.process_time() - began

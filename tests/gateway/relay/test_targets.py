@@ -68,6 +68,20 @@ def test_a_breaker_is_held_and_let_go_by_the_lever(targets: Targets, clock: Cloc
     assert news.changes == [], "whoever pulled the lever has written it down"
 
 
+def test_a_call_of_before_a_change_does_not_bring_the_old_settings_back(
+    targets: Targets, clock: Clock
+) -> None:
+    before = replace(TARGET, read_no=1)
+    held = replace(TARGET, lever="open", max_concurrency=1, read_no=2)
+    targets.of(before)
+    targets.of(held)
+
+    live = targets.of(before)
+
+    assert not live.breaker.permits(clock())
+    assert live.target is held
+
+
 def test_a_breaker_is_closed_by_hand_once_for_each_time(targets: Targets, clock: Clock) -> None:
     targets.of(TARGET)
     closed = replace(TARGET, closed_at_us=5)

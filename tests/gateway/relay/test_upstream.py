@@ -2,12 +2,21 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+from msgspec import Raw
 
 from gateway import errors
 from gateway.relay.catalog import Secret, Target
 from gateway.relay.records import Usage
 from gateway.relay.transports import Broken, TooLarge
-from gateway.relay.upstream import failure, failure_of, masked, retry_after_s, tokens_of_answer, usage_of_answer
+from gateway.relay.upstream import (
+    error_within,
+    failure,
+    failure_of,
+    masked,
+    retry_after_s,
+    tokens_of_answer,
+    usage_of_answer,
+)
 
 TARGET = Target(1, "openai", "https://api.example/v1", "gpt", Secret("sk-very-secret-credential"))
 
@@ -164,3 +173,38 @@ def test_an_error_is_understood_in_each_vendors_shape(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"[]", b"[[]]", b"{}", b'{"error":null}', b'{"message":7}', b"null", b""])
 def test_an_error_of_no_known_shape_says_its_status(body: bytes) -> None:
     assert "400" in failure(400, body, None, TARGET).message
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (b'{"message":"bad schema","code":400}', 400),
+        (b'{"message":"bad schema","code":"422"}', 422),
+        (b'{"message":"bad schema","type":"invalid_request_error","code":null}', 400),
+    ],
+)
+def test_an_error_under_200_that_names_the_calls_own_fault_is_a_rejection(error: bytes, status: int) -> None:
+    why = error_within(Raw(error))
+    assert isinstance(why, errors.UpstreamRejected)
+    assert (why.status, why.sick, why.again) == (status, False, False)
+    assert "bad schema" in why.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(b'{"message":"overloaded","code":503}', b'{"message":"slow down","code":429}', b'"boom"', b"[1]"),
+        *(b'{"message":"x","code":"server_error"}', b'{"code":401}', b"{}"),
+    ],
+)
+def test_any_other_error_under_200_may_pass(error: bytes) -> None:
+    why = error_within(Raw(error))
+    assert not isinstance(why, errors.UpstreamRejected)
+    assert (why.sick, why.again, why.cause) == (True, True, "error_event")
+
+
+def test_a_code_with_control_characters_is_passed_on_without_them() -> None:
+    told = failure(
+        400, b'{"error":{"message":"m","code":"a\\u0000b\\nc","param":"\\u001b[31m"}}', None, TARGET
+    )
+    assert (told.code, told.param) == ("abc", "[31m")

@@ -224,6 +224,16 @@ async def test_the_place_is_free_again_however_a_call_ends(line: Line, leave: Wa
     await line.is_free()
 
 
+async def test_an_answer_that_nobody_reads_is_not_taken_in(plain: Line) -> None:
+    plain.upstream.will(whole(b"x" * (64 << 20)))
+    unread_one = await plain.begin()
+    for _ in range(50):
+        await plain.call()
+
+    assert plain.upstream.exchanges[0].unsent_bytes > 32 << 20
+    unread_one.close()
+
+
 # Connections
 
 
@@ -378,6 +388,7 @@ async def test_certificates_that_cannot_be_read_are_named_as_the_reason(secure: 
     secure.change(ca_pem=pem)
     with pytest.raises(CannotConnect, match="must be PEM"):
         await secure.call()
+    assert (secure.figures.opened, secure.figures.reused, secure.figures.connection_errors) == (0, 0, 1)
 
 
 async def test_a_provider_without_tls_is_not_taken_for_one_with_it(plain: Line) -> None:
