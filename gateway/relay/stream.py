@@ -14,7 +14,7 @@ from gateway.errors import UpstreamFailed
 from gateway.relay import usage as tokens
 from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar
-from gateway.relay.upstream import error_within
+from gateway.relay.upstream import UNREADABLE, error_within
 
 DONE = b"data: [DONE]\n\n"
 NULL = Raw(b"null")
@@ -134,8 +134,8 @@ class EventReader:
                 payload.decode()
             chunk = _chunk(payload)
         except msgspec.ValidationError:
-            return event  # JSON of another shape: not ours to judge
-        except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+            return self._other_shape(event, payload)
+        except UNREADABLE:
             raise _broken("it sent an event that is not JSON.") from None
         if chunk.error is not NULL and bytes(chunk.error) != b"null":
             raise error_within(chunk.error)
@@ -145,6 +145,14 @@ class EventReader:
         if chunk.usage is NULL or bytes(chunk.usage) == b"null":
             return event
         return self._usage(event, payload, chunk)
+
+    def _other_shape(self, event: bytes, payload: bytes) -> bytes:
+        """JSON that is none of ours to judge, if it is JSON to its end: decoding stops at the first oddity."""
+        try:
+            _fields(payload)
+        except UNREADABLE:
+            raise _broken("it sent an event that is not JSON.") from None
+        return event
 
     def _usage(self, event: bytes, payload: bytes, chunk: _Chunk) -> bytes | None:
         self.usage = tokens.reported(chunk.usage) or self.usage

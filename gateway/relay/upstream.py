@@ -17,6 +17,8 @@ from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.transports import TransportError
 
 LARGEST_ERROR = 64 * 1024
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a provider's JSON may raise: text that is no UTF-8 has an error of its own."""
 LONGEST_TOLD = 2000
 """Of a message, as a client is told it."""
 LONGEST_WORDS = 8000
@@ -82,7 +84,7 @@ def usage_of_answer(body: bytes) -> Usage | None:
         if not body.isascii():
             body.decode()
         reply = _reply.decode(body)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise _no_completion() from None
     if bytes(reply.error) != b"null":
         raise error_within(reply.error)
@@ -99,7 +101,7 @@ def error_within(error: Raw) -> errors.UpstreamFailed:
     """
     try:
         said = _told(error)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         said = _Told()
     status = _status_of(said)
     message = f"The provider answered with an error. {said.message[:LONGEST_WORDS]}".strip()
@@ -136,7 +138,7 @@ def tokens_of_answer(body: bytes, upstream_model: str) -> int:
     """Output tokens of a whole answer that reports no usage, counted from what it says."""
     try:
         choices = _whole.decode(body).choices
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return tokens.tokens_of_text(len(body))
     said = SaidSoFar()
     for each in choices:
@@ -214,7 +216,7 @@ def _found(body: bytes) -> _Message | None:
     try:
         whole = _error.decode(body)
         whole = whole[0] if isinstance(whole, list) else whole
-    except (msgspec.DecodeError, RecursionError, IndexError):
+    except (*UNREADABLE, IndexError):
         return None
     if isinstance(whole.error, _Message):
         return whole.error

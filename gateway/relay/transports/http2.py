@@ -10,6 +10,7 @@ import h2.exceptions
 import h2.settings
 import httpcore2
 from hyperframe.frame import Frame, GoAwayFrame
+from typing_extensions import Buffer
 
 from gateway.relay.transports.wire import Wire
 
@@ -18,11 +19,24 @@ STREAM_WINDOW = 64 * 1024
 A hundred streams of twice this fit into the connection's 16 MiB, so no reader can hold up the others."""
 
 
+FRAME_HEAD_BYTES = 9
+"""Of which the first three are the length of the body (RFC 9113, 4.1)."""
+
+
 class ConnectionState(h2.connection.H2Connection):
     """h2's, but a slow reader holds up nobody, and a farewell ends only what it must."""
 
     last_stream_id: int | None = None
     """The provider takes no new streams, and will not act on any above this one; None: it takes some."""
+
+    def receive_data(self, data: Buffer) -> list[h2.events.Event]:
+        """A frame that is too long is told by its head; h2 would wait for megabytes of its body first."""
+        events = super().receive_data(data)
+        held = self.incoming_buffer._data
+        if len(held) >= FRAME_HEAD_BYTES and int.from_bytes(held[:3]) > self.max_inbound_frame_size:
+            self._terminate_connection(h2.errors.ErrorCodes.FRAME_SIZE_ERROR)
+            raise h2.exceptions.FrameTooLargeError("the provider sent a frame that is too long")
+        return events
 
     def increment_flow_control_window(self, increment: int, stream_id: int | None = None) -> None:
         """httpcore2 opens each stream's window as wide as the whole connection's; here it is narrower."""
