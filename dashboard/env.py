@@ -204,7 +204,9 @@ class Env:
     body_timeout_s: float = _setting(
         30.0, _seconds(0.1, 600), "A request body must have come whole by then, else 408."
     )
-    call_timeout_s: float = _setting(600.0, _seconds(1, 86400), "Deadline of a call where neither it nor its route has one.")
+    call_timeout_s: float = _setting(
+        600.0, _seconds(1, 86400), "Deadline of a call where neither it nor its route has one."
+    )
     send_timeout_s: float = _setting(
         60.0, _seconds(0.1, 3600), "Longest time a client may leave a chunk unread."
     )
