@@ -147,7 +147,7 @@ class EventReader:
         return self._usage(event, payload, chunk)
 
     def _other_shape(self, event: bytes, payload: bytes) -> bytes:
-        """JSON that is none of ours to judge, if it is JSON to its end: decoding stops at the first oddity."""
+        """JSON that is not ours to judge, if it is JSON to its end: decoding stops at the first oddity."""
         try:
             _fields(payload)
         except UNREADABLE:
