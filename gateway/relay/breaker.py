@@ -3,9 +3,10 @@
 A state machine without clock and without I/O: `now` is passed in, in monotonic seconds.
 
     closed ── too many failures ──▶ open ── its time is over ──▶ half-open
-       ▲                              ▲                             │ one probe
-       └───────── it succeeded ───────┼─────────────────────────────┤
-                                      └── it failed, or was told to wait
+       ▲                              ▲                             │ one probe,
+       │                              │                             │ one more each `probe_s`
+       └───────── one succeeded ──────┼─────────────────────────────┤
+                                      └── the latest failed, or was told to wait
 
 Does not decide what is a failure, and does not know about other processes:
 each lets its own probe through. A few extra attempts at a sick target cost less
@@ -44,8 +45,13 @@ class BreakerPolicy(Struct, frozen=True):
     longest_open_s: float = 3600.0
     """The most that a Retry-After is believed. A date in the wrong year must not take a target away
     for good, and a probe an hour is no burden."""
+    probe_s: float = 60.0
+    """A probe's lease: if it has not ended by then, one more goes out, and so on.
+    A whole answer may legitimately take minutes, and nobody else should wait for it;
+    as long as `open_s`, so that a target that never answers is asked as seldom as one that fails."""
     ask_again_s: float = 1.0
-    """What callers are told while the probe is out: nobody knows, but it is soon over."""
+    """What callers are told while a probe is out: nobody knows, but it is soon over.
+    Less where its lease is over sooner."""
 
 
 class Shift(Struct, frozen=True):
@@ -65,7 +71,7 @@ class Permit(Struct, eq=False):
     generation: int
     """Grows whenever the breaker opens or closes: what began before then changes nothing."""
     probe: bool = False
-    """The one attempt that a half-open breaker lets through."""
+    """An attempt that a half-open breaker lets through: one at first, one more whenever a lease is over."""
     shift: Shift | None = None
     """From open to half-open, where giving this permit made it so."""
 
@@ -77,7 +83,9 @@ class Breaker:
     """One target's breaker, in one process.
 
     Opens after `consecutive` failures in a row if at least `share` of the recent attempts failed,
-    or after `surely` in a row, stays open for `open_s`, then lets exactly one probe through, whose end decides.
+    or after `surely` in a row, stays open for `open_s`, then lets exactly one probe through,
+    whose end decides. A probe that has not ended after `probe_s` is overdue, and exactly one more may go.
+    The older one is still heard: its success closes the breaker, its failure counts unless a newer is out.
     A Retry-After makes any open time longer, never shorter.
     """
 
@@ -87,6 +95,7 @@ class Breaker:
         "_failures",
         "_generation",
         "_in_a_row",
+        "_leased_until",
         "_ordinary",
         "_probe",
         "_seen_at",
@@ -107,7 +116,8 @@ class Breaker:
         self._failures = Window(policy.window_s)
         self._generation = 0
         self._ordinary = Permit(0)  # one for all: nothing tells them apart
-        self._probe: Permit | None = None
+        self._probe: Permit | None = None  # the latest, while it is out; older ones are known by generation
+        self._leased_until = 0.0  # when the latest probe's lease is over
         self._seen_at = 0.0  # for __repr__, which has no clock
 
     @property
@@ -126,18 +136,18 @@ class Breaker:
         """Would an attempt be let through now? Changes nothing."""
         if self._state == "closed":
             return True
-        return self._probe is None and self.state(now) == "half_open"
+        return self.state(now) == "half_open" and (self._probe is None or now >= self._leased_until)
 
     def ready_in_s(self, now: float) -> float:
         """0 if an attempt may be made now, else seconds until one may; infinite while it is held open."""
         if self.permits(now):
             return 0.0
         if self._probe is not None:
-            return self.policy.ask_again_s
+            return min(self.policy.ask_again_s, self._leased_until - now)
         return self._until - now
 
     def enter(self, now: float) -> Permit | None:
-        """Leave to make an attempt: always while closed, never while open, once while half-open."""
+        """Leave to make an attempt: always while closed, never while open, one a lease while half-open."""
         if self._state == "closed":
             return self._ordinary
         if not self.permits(now):
@@ -146,16 +156,17 @@ class Breaker:
         if self._state == "open":
             shift = Shift("open", "half_open", "its open time is over, one attempt goes through", None)
         self._state = "half_open"
+        self._leased_until = now + self.policy.probe_s
         self._probe = Permit(self._generation, probe=True, shift=shift)
         return self._probe
 
     def spoke(self, permit: Permit, now: float) -> Shift | None:
-        """The first content of a stream came: if it is the probe's, the target has recovered.
+        """The first content of a stream came: if it is a probe's, the target has recovered.
 
         A stream may last for minutes, and nobody should wait for its end.
         That end counts later, as any attempt's.
         """
-        if permit is not self._probe:
+        if not self._is_probing(permit):
             return None
         shift = self._close(now, "the probe's answer began")
         permit.generation = self._generation
@@ -165,7 +176,7 @@ class Breaker:
         self, permit: Permit, verdict: Verdict, now: float, cause: str, retry_after_s: float | None = None
     ) -> Shift | None:
         """Count an attempt's end; `cause` says in a few words what happened."""
-        if permit is self._probe:
+        if permit.probe and self._is_probing(permit):
             return self._probe_ended(permit, verdict, now, cause, retry_after_s)
         if permit.generation != self._generation:
             self._extend(now, retry_after_s)
@@ -179,11 +190,16 @@ class Breaker:
         return self._failed(now, cause) if verdict == "failure" else None
 
     def give_back(self, permit: Permit, now: float) -> None:
-        """The attempt was cancelled, or never made: it counts for nothing, and the next caller may probe."""
+        """The attempt was cancelled, or never made: it counts for nothing.
+
+        Was it the latest probe, the next caller may probe; an older one has no place to give back.
+        """
+        if not self._is_probing(permit):
+            return
+        self._seen_at = now
+        permit.generation = SPENT
         if permit is self._probe:
-            self._seen_at = now
             self._probe = None
-            permit.generation = SPENT
 
     def hold_open(self, now: float, cause: str) -> Shift | None:
         """Let nothing through, no probe either, until `let_go`."""
@@ -202,6 +218,14 @@ class Breaker:
         """A person closes it early. Nothing if it is closed, or held open: that is `let_go`'s."""
         return None if self._state == "closed" or self.held else self._close(now, cause)
 
+    def _is_probing(self, permit: Permit) -> bool:
+        """It is a probe that may still decide. Every permit of a half-open generation is a probe's."""
+        return self._state == "half_open" and permit.generation == self._generation
+
+    def _is_overtaken(self, permit: Permit) -> bool:
+        """A newer probe is out, the latest."""
+        return self._probe is not None and permit is not self._probe
+
     def _failed(self, now: float, cause: str) -> Shift | None:
         self._attempts.add(now)
         self._failures.add(now)
@@ -216,8 +240,10 @@ class Breaker:
     def _probe_ended(
         self, permit: Permit, verdict: Verdict, now: float, cause: str, retry_after_s: float | None
     ) -> Shift | None:
-        """Close, open again, or let the next caller probe.
+        """Close, open again, or leave it to the next probe.
 
+        A success closes it whichever probe's it is.
+        Anything else of an overtaken one changes nothing: the newer one says how things are now.
         A neutral probe with a Retry-After met a target that is up and wants to be left alone,
         so it opens again, for as long as any opening lasts or longer if asked:
         were it as short as the provider says, one that always says "1" would be probed each second.
@@ -226,7 +252,8 @@ class Breaker:
         """
         if verdict == "success":
             return self._close(now, "the probe succeeded")
-        if verdict == "neutral" and self._named(now, retry_after_s) is None:
+        told_nothing = verdict == "neutral" and self._named(now, retry_after_s) is None
+        if told_nothing or self._is_overtaken(permit):
             self.give_back(permit, now)
             return None
         self._heed(now, retry_after_s)
@@ -268,7 +295,7 @@ class Breaker:
         return Shift(before, "closed", cause, None)
 
     def _turn(self, state: BreakerState) -> None:
-        """A new generation: permits given before, the probe's too, are strangers from now on."""
+        """A new generation: permits given before, the probes' too, are strangers from now on."""
         self._state = state
         self._generation += 1
         self._ordinary = Permit(self._generation)
@@ -283,5 +310,10 @@ class Breaker:
         if state == "closed":
             return ""
         if state == "half_open":
-            return ", no probe yet" if self._probe is None else ", the probe is out"
+            return self._probe_outlook()
         return ", held open" if self.held else f", retries in {self._until - self._seen_at:.1f} s"
+
+    def _probe_outlook(self) -> str:
+        if self._probe is None:
+            return ", no probe yet"
+        return ", the probe is overdue" if self._seen_at >= self._leased_until else ", the probe is out"

@@ -2,6 +2,7 @@
 
 Pure. Does not decide what a route does about it. A window is known from the target's settings,
 before anything is sent, or from the provider's error, whose wording each vendor chose for itself.
+Whoever asks about several targets of one call passes the same `Counts`, so that nothing is counted twice.
 """
 
 import re
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.relay import tokenizer
+from gateway.relay.tokenizer import Counts
 
 KEPT_LAST = 3
 """Messages at the end that are never left out."""
@@ -72,19 +74,30 @@ def answer_tokens(fields: Mapping[str, Raw]) -> int:
     return 0
 
 
-def exceeds(fields: Mapping[str, Raw], upstream_model: str, max_tokens: int, window: int) -> bool:
+def exceeds(
+    fields: Mapping[str, Raw],
+    upstream_model: str,
+    max_tokens: int,
+    window: int,
+    counts: Counts | None = None,
+) -> bool:
     """Surely too long for the window, counted as by `tokenizer.tokens_of_prompt`.
 
     In doubt it is sent: the provider's answer costs one round trip, a wrong refusal the call.
     """
-    tokens = tokenizer.tokens_of_prompt(fields, upstream_model)
+    tokens = (counts or Counts()).of_prompt(fields, upstream_model)
     return tokens * _sure_share(upstream_model) + max_tokens > window
 
 
-def room(fields: Mapping[str, Raw], upstream_model: str, max_tokens: int, window: int) -> int:
+def room(
+    fields: Mapping[str, Raw],
+    upstream_model: str,
+    max_tokens: int,
+    window: int,
+    counts: Counts | None = None,
+) -> int:
     """Tokens of the window that are left to the messages, beside the answer and the tools."""
-    rest = tokenizer.tokens_of_prompt({**fields, "messages": Raw(b"[]")}, upstream_model)
-    return window - max_tokens - rest
+    return window - max_tokens - (counts or Counts()).of_tools(fields, upstream_model)
 
 
 def is_overflow(status: int, code: str | None, message: str) -> Excess | None:
@@ -108,13 +121,15 @@ def is_overflow(status: int, code: str | None, message: str) -> Excess | None:
     return Excess(window, size, over if over is None or over > 0 else None)
 
 
-def trimmed(messages: Raw, upstream_model: str, budget_tokens: int) -> Trimmed | None:
+def trimmed(
+    messages: Raw, upstream_model: str, budget_tokens: int, counts: Counts | None = None
+) -> Trimmed | None:
     """Leave out as few of the oldest as it takes to keep the budget, but at least one.
 
     Kept are system and developer messages and the last three. A call of a tool and its results
     stay or go together. Those that stay keep their bytes and their order. None where nothing can go.
     """
-    conversation = _read(messages, upstream_model)
+    conversation = _read(messages, upstream_model, counts or Counts())
     return None if conversation is None else conversation.shortened(budget_tokens)
 
 
@@ -123,7 +138,7 @@ def trimmed_by(excess: Excess, messages: Raw, upstream_model: str) -> Trimmed | 
 
     May be called again with what it returned, if that is still too long. None where nothing can go.
     """
-    conversation = _read(messages, upstream_model)
+    conversation = _read(messages, upstream_model, Counts())
     if conversation is None:
         return None
     budget_tokens = _budget(excess, conversation.total())
@@ -197,9 +212,9 @@ class _Conversation(Struct):
         return Trimmed(Raw(b"[%b]" % b",".join(kept)), len(gone), fits)
 
 
-def _read(messages: Raw, upstream_model: str) -> _Conversation | None:
+def _read(messages: Raw, upstream_model: str, counts: Counts) -> _Conversation | None:
     """None where these are no messages, or too many to be looked at."""
-    tokens = tokenizer.tokens_by_message(messages, upstream_model)
+    tokens = counts.by_message(messages, upstream_model)
     if tokens is None:
         return None
     try:
@@ -236,7 +251,11 @@ def _groups(messages: Sequence[_Message]) -> list[list[int]]:
 
 
 def _calls(message: _Message) -> bool:
-    return any(bytes(each) not in (b"null", b"[]") for each in (message.tool_calls, message.function_call))
+    return _asks(message.tool_calls) or _asks(message.function_call)
+
+
+def _asks(raw: Raw) -> bool:
+    return raw is not NULL and bytes(raw) not in (b"null", b"[]")
 
 
 def _ids(message: _Message) -> list[bytes]:
@@ -251,11 +270,11 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 
 
 def _told(pattern: re.Pattern[str], message: str) -> int | None:
-    """The number in what the pattern finds; of several, the largest."""
+    """The number in what the pattern finds; of several, the largest. None where it says nothing: 0."""
     found = [
         int(each.replace(",", "")) for match in pattern.finditer(message) for each in match.groups() if each
     ]
-    return max(found, default=None)
+    return max(found, default=0) or None
 
 
 _ELSE = _any_of(r"tokens? per (?:min|day|hour)", r"\bTP[MDH]\b", r"rate.?limit")

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.relay.catalog import Rule
+from gateway.relay.tokenizer import MOST_MESSAGES, MOST_OBJECTS
 
 OURS = frozenset({"model", "messages", "stream"})
 """What the gateway acts on itself, so that no rule is for it."""
@@ -149,7 +150,11 @@ def _asks_for_nothing(name: str, fields: dict[str, Raw]) -> bool:
         return True
     if name not in _NO_OPS or not 0 < len(raw) <= _LONGEST_NO_OP:
         return False
-    value, no_op = msgspec.json.decode(raw), _NO_OPS[name]
+    no_op = _NO_OPS[name]
+    try:
+        value = msgspec.json.decode(raw)
+    except _UNREADABLE:  # a number out of range: 1e999
+        return False
     return value == no_op and isinstance(value, bool) is isinstance(no_op, bool)
 
 
@@ -163,7 +168,7 @@ def _drop(name: str, fields: dict[str, Raw]) -> list[str]:
 
 def _refuse(name: str, fields: dict[str, Raw]) -> None:
     if name == DEVELOPER:
-        if any(_role(each) == DEVELOPER for each in _messages(fields, "messages")):
+        if DEVELOPER in _roles(fields["messages"]):
             raise ParameterNotTaken(
                 "messages", "messages of the role 'developer' are not supported. Use the role 'system'."
             )
@@ -227,11 +232,13 @@ def _with_instruction(messages: list[Raw], instruction: str) -> list[Raw]:
 
 
 def _developer_to_system(fields: dict[str, Raw]) -> bool:
-    messages = _messages(fields, "messages")
-    new = [_as_system(each) if _role(each) == DEVELOPER else each for each in messages]
-    if all(ours is theirs for ours, theirs in zip(new, messages, strict=True)):
+    roles = _roles(fields["messages"])
+    if DEVELOPER not in roles:
         return False
-    fields["messages"] = _list(new)
+    messages = _messages(fields, "messages")
+    fields["messages"] = _list(
+        [_as_system(each) if role == DEVELOPER else each for role, each in zip(roles, messages, strict=True)]
+    )
     return True
 
 
@@ -245,18 +252,58 @@ class _Spoken(Struct):
     role: str = ""
 
 
+_spoken = msgspec.json.Decoder(list[_Spoken]).decode
+_one_spoken = msgspec.json.Decoder(_Spoken).decode
+
+
+def _roles(messages: Raw) -> list[str]:
+    """Each message's role; none where one of them is no message: its provider can say best what is wrong."""
+    _check_number(messages, "messages")
+    try:
+        roles = [each.role for each in _spoken(messages)]
+    except msgspec.ValidationError:
+        return []
+    except _UNREADABLE:
+        raise _too_deep("messages") from None
+    if len(roles) > MOST_MESSAGES:
+        raise _too_many("messages")
+    return roles
+
+
 def _role(message: Raw) -> str:
     try:
-        return msgspec.json.decode(message, type=_Spoken).role
+        return _one_spoken(message).role
     except _UNREADABLE:
         return ""
 
 
 def _messages(fields: dict[str, Raw], param: str) -> list[Raw]:
+    _check_number(fields["messages"], param)
     try:
-        return msgspec.json.decode(fields["messages"], type=list[Raw])
+        found = msgspec.json.decode(fields["messages"], type=list[Raw])
     except _UNREADABLE:  # the body was read whole with the stack a little less deep
-        raise ParameterNotTaken(param, "the messages are nested too deep to be translated.") from None
+        raise _too_deep(param) from None
+    if len(found) > MOST_MESSAGES:
+        raise _too_many(param)
+    return found
+
+
+def _check_number(messages: Raw, param: str) -> None:
+    """Cheap, and bounds what is made of them. Raises ParameterNotTaken."""
+    if bytes(messages).count(b"{") > MOST_OBJECTS:
+        raise _too_many(param)
+
+
+def _too_deep(param: str) -> ParameterNotTaken:
+    return ParameterNotTaken(param, "the messages are nested too deep to be translated.")
+
+
+def _too_many(param: str) -> ParameterNotTaken:
+    return ParameterNotTaken(
+        param,
+        f"the messages are more than {MOST_MESSAGES}, or have more than {MOST_OBJECTS} '{{' in them, "
+        "which is too many to be translated. Send fewer.",
+    )
 
 
 def _list(messages: list[Raw]) -> Raw:

@@ -10,6 +10,7 @@ from gateway.errors import ContextTooLong, ParameterRefused, RouteNotAllowed, Un
 from gateway.relay import overflow, parameters
 from gateway.relay.call import Call
 from gateway.relay.catalog import Catalog, Price, Route, Target
+from gateway.relay.tokenizer import Counts
 
 NO_TOOLS = Raw(b"")
 
@@ -79,8 +80,9 @@ def _steps(route: Route, call: Call, now_us: int, draw: Draw) -> tuple[Step, ...
     steps = _priced(route, call, now_us)
     steps = steps if len(steps) == 1 else in_order(steps, draw)
     steps = _taking(steps, call)
-    fitting = [each for each in steps if _fits(each, call)]
-    return tuple(fitting or _shortened(route, steps))
+    counts = Counts()  # targets with the same vocabulary share them
+    fitting = [each for each in steps if _fits(each, call, counts)]
+    return tuple(fitting or _shortened(route, steps, counts))
 
 
 def _priced(route: Route, call: Call, now_us: int) -> list[Step]:
@@ -123,7 +125,7 @@ def _taking(steps: list[Step], call: Call) -> list[Step]:
     return found
 
 
-def _fits(step: Step, call: Call) -> bool:
+def _fits(step: Step, call: Call, counts: Counts) -> bool:
     window = step.target.context_window
     if window is None:
         return True
@@ -131,10 +133,11 @@ def _fits(step: Step, call: Call) -> bool:
     size = len(memoryview(fields["messages"])) + len(memoryview(fields.get("tools", NO_TOOLS)))
     if overflow.fits(size, call.max_tokens, window):
         return True
-    return not overflow.exceeds(fields, step.target.upstream_model, overflow.answer_tokens(fields), window)
+    model = step.target.upstream_model
+    return not overflow.exceeds(fields, model, overflow.answer_tokens(fields), window, counts)
 
 
-def _shortened(route: Route, steps: list[Step]) -> list[Step]:
+def _shortened(route: Route, steps: list[Step], counts: Counts) -> list[Step]:
     """The targets whose window the messages fit once the oldest are left out, if the route says so."""
     if route.overflow != "trim":
         return []
@@ -143,8 +146,8 @@ def _shortened(route: Route, steps: list[Step]) -> list[Step]:
         window = step.target.context_window
         assert window is not None  # who has none fits
         fields, model = step.fields, step.target.upstream_model
-        room = overflow.room(fields, model, overflow.answer_tokens(fields), window)
-        shorter = overflow.trimmed(fields["messages"], model, room)
+        room = overflow.room(fields, model, overflow.answer_tokens(fields), window, counts)
+        shorter = overflow.trimmed(fields["messages"], model, room, counts)
         if shorter is not None and shorter.fits:
             found.append(with_messages(step, shorter.messages, shorter.dropped))
     return found

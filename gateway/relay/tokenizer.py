@@ -9,7 +9,7 @@ or a provider may send: what cannot be read is estimated by its length.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -17,15 +17,21 @@ from rs_bpe import openai
 
 from gateway.relay.usage import tokens_of_text
 
-EXACT_BYTES = 64 * 1024
-"""As much text is counted to the last token: 1.5 ms of English, 5 ms of random letters, during which
+EXACT_BYTES = 32 * 1024
+"""As much text is counted to the last token: 1 ms of English, 6 ms of random letters, during which
 nothing else runs. Of more, as much is counted in pieces spread over all of it, the rest in proportion."""
+EXACT_TOOLS_BYTES = 8 * 1024
+"""The same of tools, whose count is an estimate in any case."""
 PIECES = 16
 MOST_TEXTS = 2000
 """More texts than these are counted as one, because each costs a microsecond by itself."""
-MOST_OBJECTS = 100_000
-MOST_MESSAGES = 5_000
+MOST_OBJECTS = 50_000
+"""Messages with more are not read at all, only estimated: to make so many takes 2 ms."""
+MOST_MESSAGES = 2_500
 """No conversation has so many (OpenAI takes 2,048); a list of more is only estimated."""
+MOST_PARTS = 2_000
+"""As many parts, calls of tools and values beside the content are looked at, at a microsecond or two each;
+what comes after is estimated."""
 MOST_SAID_BYTES = 256 * 1024
 """As much of a stream's text is kept; more counts in proportion."""
 
@@ -42,8 +48,12 @@ TOOLS_SHARE = 0.75
 """Tools are put to the model in a shorter form than JSON: of the cookbook's example,
 which has 86 tokens as JSON, 68 are billed."""
 
+T = TypeVar("T")
 NULL = Raw(b"null")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SLOW_RUNS = ("-" * 128, "=" * 128, "*" * 128, "/" * 128, "#" * 128, "\t" * 32)
+"""What takes `rs-bpe` a microsecond a byte and more, ten times what random letters take: a run longer
+than a token whose every beginning is a token too. Found by repeating each token of both vocabularies."""
 _SEAM = re.compile(rb"(?<!\\)(?=\\(?!u[dD][c-fC-F]))|(?<=[^\\]{12})(?=[\x00-\x7f\xc0-\xff])")
 """Between two characters of a JSON string's inside: before an escape that is no second half of a pair,
 or a dozen bytes after the last one, where no character of UTF-8 is split."""
@@ -55,6 +65,8 @@ class Vocabulary(Protocol):
     """A byte pair encoding. `count` takes special tokens such as `<|endoftext|>` for plain text."""
 
     def count(self, text: str, /) -> int: ...
+
+    def __hash__(self) -> int: ...
 
 
 @cache
@@ -97,16 +109,20 @@ def count(text: str, upstream_model: str) -> int:
 
 def tokens_of_messages(messages: Raw, upstream_model: str) -> int:
     """Tokens of a prompt's messages with what a chat adds to them, by their length where they are odd."""
-    found = tokens_by_message(messages, upstream_model)
-    if found is None:
+    return _together(tokens_by_message(messages, upstream_model), messages)
+
+
+def _together(by_message: list[int] | None, messages: Raw) -> int:
+    if by_message is None:
         return tokens_of_text(len(memoryview(messages)))
-    return sum(found) + REPLY_TOKENS
+    return sum(by_message) + REPLY_TOKENS
 
 
 def tokens_by_message(messages: Raw, upstream_model: str) -> list[int] | None:
     """Tokens of each message; None where they are no list of messages, or too many.
 
-    Takes a few milliseconds a megabyte beside the counting itself, to find the texts.
+    Takes 1 to 4 ms a megabyte beside the counting itself, to find the texts: as long again
+    as the body took to be read, or two or three times that.
     """
     found = _read(messages)
     if found is None:
@@ -117,12 +133,60 @@ def tokens_by_message(messages: Raw, upstream_model: str) -> list[int] | None:
 
 def tokens_of_prompt(fields: Mapping[str, Raw], upstream_model: str) -> int:
     """Tokens of all that a model is given to read: the messages, the tools, the shape of the answer."""
-    tokens = tokens_of_messages(fields["messages"], upstream_model)
-    for name in ("tools", "functions", "response_format"):
-        raw = bytes(fields.get(name, NULL))
-        if len(raw) > 4:  # not null, [] or {}
-            tokens += int(count(raw.decode(errors="replace"), upstream_model) * TOOLS_SHARE)
-    return tokens
+    messages = tokens_of_messages(fields["messages"], upstream_model)
+    return messages + tokens_of_tools(fields, upstream_model)
+
+
+def tokens_of_tools(fields: Mapping[str, Raw], upstream_model: str) -> int:
+    """Tokens of what a model is given to read beside the messages; an estimate."""
+    values = [bytes(each) for each in _tools(fields)]
+    text = b"\n".join(each for each in values if len(each) > 4)  # not null, [] or {}
+    vocabulary = _vocabulary_of(upstream_model)
+    pieces = _pieces(text, EXACT_TOOLS_BYTES)
+    tokens = sum(_tokens(each.decode(errors="replace"), vocabulary) for each in pieces)
+    return int(_in_proportion(tokens, pieces, text) * TOOLS_SHARE)
+
+
+class Counts:
+    """What was counted of one call, so that targets with the same vocabulary share one count.
+
+    Made for the time of one decision, because it keeps the messages that it counted.
+    """
+
+    __slots__ = ("_messages", "_tools")
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[Vocabulary, Raw, list[int] | None]] = []
+        self._tools: list[tuple[Vocabulary, tuple[Raw, ...], int]] = []
+
+    def by_message(self, messages: Raw, upstream_model: str) -> list[int] | None:
+        """As `tokens_by_message`."""
+        vocabulary = _vocabulary_of(upstream_model)
+        for known, counted, found in self._messages:
+            if known is vocabulary and counted == messages:
+                return found
+        found = tokens_by_message(messages, upstream_model)
+        self._messages.append((vocabulary, messages, found))
+        return found
+
+    def of_tools(self, fields: Mapping[str, Raw], upstream_model: str) -> int:
+        """As `tokens_of_tools`."""
+        vocabulary, tools = _vocabulary_of(upstream_model), _tools(fields)
+        for known, counted, found in self._tools:
+            if known is vocabulary and counted == tools:
+                return found
+        found = tokens_of_tools(fields, upstream_model)
+        self._tools.append((vocabulary, tools, found))
+        return found
+
+    def of_prompt(self, fields: Mapping[str, Raw], upstream_model: str) -> int:
+        """As `tokens_of_prompt`."""
+        found = self.by_message(fields["messages"], upstream_model)
+        return _together(found, fields["messages"]) + self.of_tools(fields, upstream_model)
+
+
+def _tools(fields: Mapping[str, Raw]) -> tuple[Raw, ...]:
+    return tuple(fields.get(name, NULL) for name in ("tools", "functions", "response_format"))
 
 
 class SaidSoFar:
@@ -144,13 +208,19 @@ class SaidSoFar:
             self._text += raw[1:-1]
             return
         found = Found()
-        found.content(raw)
+        if raw.count(b"{") > MOST_OBJECTS:
+            found.tokens = tokens_of_text(len(raw))
+        else:
+            found.content(raw)
         self._take(found)
 
     def add_tool_calls(self, raw: bytes) -> None:
         """The `tool_calls` of a delta or a message, as JSON: their names and arguments. Never fails."""
         found = Found()
-        found.tool_calls(raw)
+        if raw.count(b"{") > MOST_OBJECTS:
+            found.tokens = tokens_of_text(len(raw))
+        else:
+            found.tool_calls(raw)
         self._take(found)
 
     @property
@@ -189,8 +259,12 @@ class _Part(Struct):
     thinking: Raw = NULL
     refusal: Raw = NULL
 
-    def said(self) -> tuple[Raw, Raw, Raw]:
-        return self.text, self.thinking, self.refusal
+    def said(self) -> bytes:
+        """What of it is text, as JSON; empty where nothing is."""
+        for each in (self.text, self.thinking, self.refusal):
+            if each is not NULL:
+                return bytes(each)
+        return b""
 
 
 class _Function(Struct):
@@ -215,24 +289,28 @@ _string = msgspec.json.Decoder(str).decode
 class Found:
     """The texts of one message, without their quotes, and the tokens of what is no text."""
 
-    __slots__ = ("texts", "tokens")
+    __slots__ = ("parts_left", "texts", "tokens")
 
-    def __init__(self, tokens: int = 0) -> None:
+    def __init__(self, tokens: int = 0, parts_left: int = MOST_PARTS) -> None:
         self.texts: list[bytes] = []
         self.tokens = tokens
+        self.parts_left = parts_left
+        """As many may still be looked at, of those that MOST_PARTS counts."""
 
     def message(self, message: _Message) -> None:
         """All that a model reads of a message."""
         self.content(bytes(message.content))
         if message.name is not NULL:
             self.tokens += NAME_TOKENS
-            self._text(bytes(message.name))
+            self._beside(self._text, message.name)
         if message.tool_calls is not NULL:
-            self.tool_calls(bytes(message.tool_calls))
+            self._beside(self.tool_calls, message.tool_calls)
         if message.function_call is not NULL:
-            self._call(bytes(message.function_call))
-        self._text(bytes(message.reasoning_content))
-        self._text(bytes(message.refusal))
+            self._beside(self._call, message.function_call)
+        if message.reasoning_content is not NULL:
+            self._beside(self._text, message.reasoning_content)
+        if message.refusal is not NULL:
+            self._beside(self._text, message.refusal)
 
     def content(self, raw: bytes) -> None:
         """A string, or a list of parts of which some are text."""
@@ -245,29 +323,40 @@ class Found:
         """The names and arguments of tools that a model calls."""
         if raw in (b"null", b"[]"):
             return
-        try:
-            found = _tool_calls(raw)
-        except _UNREADABLE:
-            self.tokens += tokens_of_text(len(raw))
-            return
-        for each in found:
+        for each in self._few(_tool_calls, raw):
             self._function(each.function or each.custom or _Function())
 
     def _parts(self, raw: bytes, inner: bool = False) -> None:
         """Parts may hold parts once more: so Mistral's models send what they think."""
-        try:
-            found = _parts(raw)
-        except _UNREADABLE:
-            self.tokens += tokens_of_text(len(raw))
-            return
-        for part in found:
-            said = bytes(next((each for each in part.said() if each is not NULL), b""))
+        for part in self._few(_parts, raw):
+            said = part.said()
             if not said:
                 self.tokens += PART_TOKENS
             elif said[:1] == b"[" and not inner:
                 self._parts(said, inner=True)
             else:
                 self._text(said)
+
+    def _few(self, read: Callable[[bytes], list[T]], raw: bytes) -> list[T]:
+        """The list; none of it where it is another shape or too long, and then it is estimated."""
+        try:
+            found = read(raw) if self.parts_left > 0 else None
+        except _UNREADABLE:
+            found = None
+        taken = 1 if found is None else len(found)
+        self.parts_left -= taken
+        if found is None or self.parts_left < 0:
+            self.tokens += tokens_of_text(len(raw))
+            return []
+        return found
+
+    def _beside(self, look: Callable[[bytes], None], raw: Raw) -> None:
+        """Look at a value beside the content, or only estimate it."""
+        if self.parts_left > 0:
+            self.parts_left -= 1
+            look(bytes(raw))
+        else:
+            self.tokens += tokens_of_text(len(bytes(raw)))
 
     def _call(self, raw: bytes) -> None:
         try:
@@ -288,8 +377,8 @@ class Found:
 
 
 def _read(messages: Raw) -> list[Found] | None:
-    raw = memoryview(messages)
-    if bytes(raw).count(b"{") > MOST_OBJECTS:  # cheap, and bounds what is made below
+    raw = bytes(messages)
+    if raw.count(b"{") > MOST_OBJECTS:  # cheap, and bounds what is made below
         return None
     try:
         decoded = _messages(raw)
@@ -298,10 +387,12 @@ def _read(messages: Raw) -> list[Found] | None:
     if len(decoded) > MOST_MESSAGES:
         return None
     found = []
+    parts_left = MOST_PARTS
     for message in decoded:
-        one = Found(MESSAGE_TOKENS + ROLE_TOKENS)
+        one = Found(MESSAGE_TOKENS + ROLE_TOKENS, parts_left)
         one.message(message)
         found.append(one)
+        parts_left = one.parts_left
     return found
 
 
@@ -317,25 +408,43 @@ def _counter(texts: Sequence[bytes], vocabulary: Vocabulary) -> Callable[[bytes]
 
 def _count(text: bytes | bytearray, vocabulary: Vocabulary) -> int:
     """Tokens of what is inside a JSON string; of a long one in proportion to pieces of it."""
-    if len(text) <= EXACT_BYTES:
-        return _exactly(text, vocabulary)
-    pieces = _sample(text)
-    tokens = sum(_exactly(each, vocabulary) for each in pieces)
-    return tokens * len(text) // sum(map(len, pieces))
+    pieces = _pieces(text, EXACT_BYTES)
+    return _in_proportion(sum(_inside(each, vocabulary) for each in pieces), pieces, text)
 
 
-def _exactly(text: bytes | bytearray, vocabulary: Vocabulary) -> int:
+def _inside(text: bytes | bytearray, vocabulary: Vocabulary) -> int:
     try:
-        return vocabulary.count(_string(b'"' + text + b'"'))
+        return _tokens(_string(b'"' + text + b'"'), vocabulary)
     except _UNREADABLE:
         return tokens_of_text(len(text))
 
 
-def _sample(text: bytes | bytearray) -> list[bytes | bytearray]:
-    """Pieces, evenly spread, of about EXACT_BYTES together."""
-    length, step = EXACT_BYTES // PIECES, len(text) // PIECES
+def _tokens(text: str, vocabulary: Vocabulary) -> int:
+    """Tokens of a text, nearly exact where it has runs of one sign that are longer than any token."""
+    tokens = 0
+    for run in _SLOW_RUNS:
+        if run in text:
+            tokens += round(text.count(run) * _tokens_of_run(run, vocabulary))
+            text = text.replace(run, " ")
+    return tokens + vocabulary.count(text)
+
+
+@cache
+def _tokens_of_run(run: str, vocabulary: Vocabulary) -> float:
+    return vocabulary.count(run * 8) / 8
+
+
+def _pieces(text: bytes | bytearray, exact_bytes: int) -> list[bytes | bytearray]:
+    """All of a text that is short enough, else pieces, evenly spread, of about so many bytes together."""
+    if len(text) <= exact_bytes:
+        return [text]
+    length, step = exact_bytes // PIECES, len(text) // PIECES
     starts = range(0, len(text) - length, step)
     return [text[_seam(text, at) : _seam(text, at + length)] for at in starts]
+
+
+def _in_proportion(tokens: int, pieces: list[bytes | bytearray], text: bytes | bytearray) -> int:
+    return tokens * len(text) // max(1, sum(map(len, pieces)))
 
 
 def _seam(text: bytes | bytearray, at: int) -> int:

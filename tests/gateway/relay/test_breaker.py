@@ -308,15 +308,6 @@ def test_while_the_probe_is_out_callers_are_told_to_ask_again_soon(breaker: Brea
     assert breaker.ready_in_s(T + 60) == 1.0
 
 
-def test_a_probe_that_takes_long_keeps_its_place(breaker: Breaker) -> None:
-    """OmniRoute#13836: a lost probe must not block for good; here an attempt always ends, by its deadline."""
-    opened(breaker)
-    permit = probe_of(breaker)
-    assert breaker.enter(T + 600) is None
-    assert breaker.ended(permit, "failure", T + 660, "timed out") is not None
-    assert breaker.ready_in_s(T + 660) == 60.0
-
-
 def test_a_successful_probe_closes_it(breaker: Breaker) -> None:
     opened(breaker)
     shift = breaker.ended(probe_of(breaker), "success", T + 61, "")
@@ -482,6 +473,129 @@ def test_the_end_of_a_probe_counts_once(breaker: Breaker) -> None:
     assert breaker.state(T + 60) == "closed"
 
 
+# ---- a probe that takes long ----
+
+
+def overdue(breaker: Breaker) -> tuple[Permit, Permit]:
+    """A probe that is out for longer than its lease, and the one that went out after it."""
+    opened(breaker)
+    return probe_of(breaker, T + 60), probe_of(breaker, T + 120)
+
+
+def test_during_its_lease_no_other_goes_out(breaker: Breaker) -> None:
+    opened(breaker)
+    probe_of(breaker)
+    for now in (T + 60, T + 90, T + 119.999):
+        assert not breaker.permits(now)
+        assert breaker.enter(now) is None
+        assert breaker.state(now) == "half_open"
+
+
+def test_after_its_lease_one_more_goes_out_and_no_second(breaker: Breaker) -> None:
+    """OmniRoute#13836: a probe that never comes back kept the target from everybody."""
+    opened(breaker)
+    probe_of(breaker)
+    assert breaker.permits(T + 120)
+    assert breaker.ready_in_s(T + 120) == 0.0
+    permits = [permit for _ in range(1_000) if (permit := breaker.enter(T + 120))]
+    assert [(permit.probe, permit.shift) for permit in permits] == [(True, None)]
+    assert not breaker.permits(T + 120)
+
+
+def test_a_target_that_never_answers_gets_one_probe_each_lease(breaker: Breaker) -> None:
+    opened(breaker)
+    for lease in range(1, 100):
+        first, last = T + 60 * lease, T + 60 * lease + 59.999
+        assert len([1 for now in (first, first, last) if breaker.enter(now)]) == 1
+
+
+def test_a_lease_begins_when_its_probe_goes_out(breaker: Breaker) -> None:
+    opened(breaker)
+    probe_of(breaker, T + 1_000)
+    assert not breaker.permits(T + 1_059)
+    assert breaker.permits(T + 1_060)
+
+
+def test_shortly_before_the_lease_is_over_callers_are_told_its_rest(breaker: Breaker) -> None:
+    opened(breaker)
+    probe_of(breaker)
+    assert breaker.ready_in_s(T + 119) == 1.0
+    assert breaker.ready_in_s(T + 119.75) == 0.25
+
+
+def test_an_overdue_probe_still_decides_while_no_other_is_out(breaker: Breaker) -> None:
+    opened(breaker)
+    permit = probe_of(breaker)
+    shift = breaker.ended(permit, "failure", T + 660, "timed out")
+    assert shift == Shift("half_open", "open", "the probe failed: timed out", 60.0)
+
+
+def test_an_older_probe_s_success_closes_it(breaker: Breaker) -> None:
+    older, newer = overdue(breaker)
+    shift = breaker.ended(older, "success", T + 130, "")
+    assert shift == Shift("half_open", "closed", "the probe succeeded", None)
+    assert breaker.ended(newer, "failure", T + 140, "timed out") is None
+    assert breaker.state(T + 140) == "closed"
+
+
+def test_an_older_probe_s_first_content_closes_it(breaker: Breaker) -> None:
+    older, newer = overdue(breaker)
+    shift = breaker.spoke(older, T + 130)
+    assert shift == Shift("half_open", "closed", "the probe's answer began", None)
+    assert breaker.spoke(newer, T + 131) is None
+    assert attempts(breaker, ["failure"] * 4, T + 132) == []
+    assert breaker.ended(older, "failure", T + 133, "reset") is not None
+
+
+@pytest.mark.parametrize("verdict", ["failure", "neutral"])
+@pytest.mark.parametrize("asked_s", [None, 500.0])
+def test_an_older_probe_s_bad_end_changes_nothing_while_a_newer_is_out(
+    breaker: Breaker, verdict: Verdict, asked_s: float | None
+) -> None:
+    older, newer = overdue(breaker)
+    assert breaker.ended(older, verdict, T + 130, "timed out", asked_s) is None
+    assert breaker.state(T + 130) == "half_open"
+    assert not breaker.permits(T + 130)
+    assert breaker.ended(older, "success", T + 131, "twice") is None
+    shift = breaker.ended(newer, "failure", T + 140, "reset")
+    assert shift == Shift("half_open", "open", "the probe failed: reset", 60.0)
+
+
+def test_an_older_probe_given_back_frees_nobody_s_place(breaker: Breaker) -> None:
+    older, newer = overdue(breaker)
+    breaker.give_back(older, T + 130)
+    assert not breaker.permits(T + 130)
+    assert breaker.ended(older, "success", T + 131, "twice") is None
+    assert breaker.ended(newer, "success", T + 140, "") is not None
+
+
+def test_the_newer_one_given_back_lets_the_next_caller_probe(breaker: Breaker) -> None:
+    _, newer = overdue(breaker)
+    breaker.give_back(newer, T + 130)
+    assert len([1 for _ in range(1_000) if breaker.enter(T + 130)]) == 1
+    assert not breaker.permits(T + 189)
+    assert breaker.permits(T + 190)
+
+
+def test_an_older_probe_s_failure_counts_again_when_the_newer_told_nothing(breaker: Breaker) -> None:
+    older, newer = overdue(breaker)
+    breaker.give_back(newer, T + 130)
+    shift = breaker.ended(older, "failure", T + 140, "timed out")
+    assert shift == Shift("half_open", "open", "the probe failed: timed out", 60.0)
+
+
+@pytest.mark.parametrize("verdict", ["success", "failure", "neutral"])
+def test_an_older_probe_is_late_when_the_newer_has_decided(breaker: Breaker, verdict: Verdict) -> None:
+    older, newer = overdue(breaker)
+    breaker.ended(newer, "failure", T + 130, "reset")
+    assert breaker.spoke(older, T + 140) is None
+    assert breaker.ended(older, verdict, T + 140, "late") is None
+    assert breaker.state(T + 189) == "open"
+    probe_of(breaker, T + 190)
+    assert breaker.ended(older, verdict, T + 191, "late") is None
+    assert breaker.state(T + 191) == "half_open"
+
+
 # ---- a probe that streams ----
 
 
@@ -620,7 +734,9 @@ def test_closing_does_not_let_go_what_is_held(breaker: Breaker) -> None:
 
 
 def test_every_figure_of_its_policy_is_used() -> None:
-    policy = BreakerPolicy(2, 0.9, 3, surely=1000, open_s=7.0, longest_open_s=20.0, ask_again_s=0.5)
+    policy = BreakerPolicy(
+        2, 0.9, 3, surely=1000, open_s=7.0, longest_open_s=20.0, probe_s=1.5, ask_again_s=0.5
+    )
     breaker = Breaker("openai/gpt-4o", policy)
     attempts(breaker, ["success"])
     assert attempts(breaker, ["failure"] * 8) == []
@@ -631,6 +747,8 @@ def test_every_figure_of_its_policy_is_used() -> None:
     assert breaker.ready_in_s(T + 7) == 20.0
     probe_of(breaker, T + 27)
     assert breaker.ready_in_s(T + 27) == 0.5
+    assert not breaker.permits(T + 28)
+    assert breaker.permits(T + 28.5)
     breaker.close(T + 30, "closed by ada")
     attempts(breaker, ["success"] * 100, T + 30)
     assert len(attempts(breaker, ["failure"] * 2, T + 33)) == 1
@@ -646,6 +764,8 @@ def test_it_introduces_itself(breaker: Breaker) -> None:
     assert repr(breaker) == "<Breaker openai/gpt-4o open, 5 failures, retries in 12.4 s>"
     permit = probe_of(breaker)
     assert repr(breaker) == "<Breaker openai/gpt-4o half-open, 5 failures, the probe is out>"
+    breaker.state(T + 120)
+    assert repr(breaker) == "<Breaker openai/gpt-4o half-open, 5 failures, the probe is overdue>"
     breaker.give_back(permit, T + 60)
     assert repr(breaker) == "<Breaker openai/gpt-4o half-open, 5 failures, no probe yet>"
     breaker.ended(probe_of(breaker), "failure", T + 60, "reset")

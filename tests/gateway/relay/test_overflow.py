@@ -433,6 +433,29 @@ def test_a_number_is_read_with_its_commas() -> None:
     assert told == Excess(1048576, 1200000, 151424)
 
 
+@pytest.mark.parametrize(
+    ("message", "excess"),
+    [
+        ("prompt is too long: 0 tokens, exceeded by 5", Excess(None, None, 5)),
+        ("prompt is too long: 0 tokens > 0 maximum", Excess()),
+        ("prompt too long; exceeded max context length by 0 tokens", Excess()),
+    ],
+)
+def test_a_provider_that_counts_nothing_said_nothing(message: str, excess: Excess) -> None:
+    told = is_overflow(400, None, message)
+
+    assert told == excess
+    assert trimmed_by(told, raw(chat("uauauaua")), MODEL) is not None
+
+
+@given(*[st.integers(0, 10**12 - 1)] * 3)
+def test_no_figures_of_a_provider_break_the_trimming(window: int, size: int, over: int) -> None:
+    told = is_overflow(400, None, f"prompt is too long: {size} tokens > {window} maximum, exceeded by {over}")
+
+    if told is not None:
+        trimmed_by(told, raw(chat("uauauaua")), MODEL)
+
+
 def test_short_messages_fit_without_being_counted() -> None:
     assert overflow.fits(1000, 24, 1024)
     assert not overflow.fits(1000, 25, 1024)
@@ -477,6 +500,31 @@ def test_tools_take_their_part_of_the_window() -> None:
     assert not overflow.exceeds(bare, MODEL, 0, 100)
     assert overflow.exceeds(with_tools, MODEL, 0, 100)
     assert overflow.room(bare, MODEL, 10, 1000) > overflow.room(with_tools, MODEL, 10, 1000) + 100
+
+
+def test_the_steps_of_a_plan_share_one_count() -> None:
+    """What is not counted again cannot differ: the second target is told what the first was."""
+    messages = raw(chat("uauauauaua"))
+    fields = {"messages": messages}
+    counts = tokenizer.Counts()
+    found = counts.by_message(messages, MODEL)
+    assert found is not None
+    found[:] = [1000] * len(found)
+
+    assert overflow.exceeds(fields, MODEL, 0, 9999, counts)
+    shorter = trimmed(messages, "gpt-4.1", 5100, counts)
+    assert shorter is not None
+    assert shorter.dropped == 5
+
+
+def test_tools_are_counted_once_for_all_targets() -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "does this and that " * 50}}
+    fields = {"messages": raw(chat("u")), "tools": raw([tool])}
+    counts = tokenizer.Counts()
+
+    shared = [overflow.room(fields, each, 10, 1000, counts) for each in (MODEL, "gpt-4", "o3", "gpt-4")]
+
+    assert shared == [overflow.room(fields, each, 10, 1000) for each in (MODEL, "gpt-4", "o3", "gpt-4")]
 
 
 def test_the_oldest_messages_go_first_and_no_more_than_needed() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.relay.catalog import Rule
-from gateway.relay.parameters import TRANSLATABLE, ParameterNotTaken, adjusted, check_rules
+from gateway.relay.parameters import DEVELOPER, TRANSLATABLE, ParameterNotTaken, adjusted, check_rules
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
@@ -285,6 +285,58 @@ def test_the_developers_schema_ends_in_a_system_message() -> None:
 
     assert first["role"] == "system"
     assert "JSON Schema" in first["content"]
+
+
+FLOODS = [
+    b"[" + b"{}," * 3_000 + b'{"role":"developer"}]',
+    b"[" + b"{}," * 200_000 + b'{"role":"developer"}]',
+    b"[" + b'{"role":"developer"},' * 60_000 + b"{}]",
+    b'["developer",' + b"{}," * 200_000 + b"{}]",
+]
+
+
+@pytest.mark.parametrize("rule", ["refuse", "translate"])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_flood_of_messages_is_refused_instead_of_looked_through(flood: bytes, rule: Rule) -> None:
+    with pytest.raises(ParameterNotTaken, match=r"Send fewer\.$") as why:
+        adjusted({"messages": Raw(flood)}, {DEVELOPER: rule})
+
+    assert why.value.param == "messages"
+
+
+def test_a_flood_of_messages_gets_no_schema() -> None:
+    given = {"messages": Raw(FLOODS[1]), "response_format": fields(response_format=FORMAT)["response_format"]}
+
+    with pytest.raises(ParameterNotTaken, match="Send fewer") as why:
+        adjusted(given, {"response_format": "translate"})
+
+    assert why.value.param == "response_format"
+
+
+def test_a_flood_of_messages_that_no_rule_concerns_goes_up_as_it_is() -> None:
+    given = {"messages": Raw(b"[" + b"{}," * 200_000 + b"{}]")}
+
+    assert adjusted(given, {DEVELOPER: "refuse", "response_format": "translate"}).fields is given
+
+
+@pytest.mark.parametrize("rule", ["refuse", "translate"])
+@pytest.mark.parametrize("odd", [b"5", b'"x"', b"null", b"[]", b'{"role":5}', b'{"role":null}'])
+def test_messages_of_which_one_is_none_are_left_to_the_provider(odd: bytes, rule: Rule) -> None:
+    given = {"messages": Raw(b'[{"role":"developer","content":"x"},' + odd + b"]")}
+
+    assert adjusted(given, {DEVELOPER: rule}).fields is given
+
+
+@pytest.mark.parametrize("rule", ["refuse", "drop"])
+@pytest.mark.parametrize("value", [b"1e999", b"-1e999", b"1e400", b"9" * 60])
+def test_a_number_out_of_all_range_asks_for_something(value: bytes, rule: Rule) -> None:
+    given = {**fields(), "temperature": Raw(value)}
+
+    if rule == "refuse":
+        with pytest.raises(ParameterNotTaken, match="'temperature' is not supported"):
+            adjusted(given, {"temperature": rule})
+    else:
+        assert adjusted(given, {"temperature": rule}).dropped == ("temperature",)
 
 
 def test_messages_that_are_nested_too_deep_are_refused_instead_of_translated() -> None:

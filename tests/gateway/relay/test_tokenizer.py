@@ -1,4 +1,7 @@
 import json
+import random
+import string
+import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
+from rs_bpe import openai
 
 from gateway.relay import tokenizer
-from gateway.relay.tokenizer import EXACT_BYTES, MOST_SAID_BYTES, PART_TOKENS, SaidSoFar
+from gateway.relay.tokenizer import (
+    EXACT_BYTES,
+    MOST_MESSAGES,
+    MOST_SAID_BYTES,
+    PART_TOKENS,
+    Counts,
+    SaidSoFar,
+)
 
 # The example of OpenAI's cookbook, "How to count tokens with tiktoken", which the API counted as 129
 # tokens for gpt-3.5-turbo-0613 and gpt-4-0613.
@@ -297,11 +308,150 @@ def test_a_flood_of_tiny_messages_takes_no_more_memory_than_it_has() -> None:
     assert peak < 2 * len(memoryview(flood))
 
 
+def peak_bytes(count: Callable[[], object]) -> int:
+    tracemalloc.start()
+    try:
+        count()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+TEXT_PART = {"type": "text", "text": HELLO}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [TEXT_PART] * 19},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}] * 6},
+        {"role": "user", "content": HELLO, "name": "a", "refusal": "b", "reasoning_content": "c"},
+    ],
+    ids=["parts", "calls of tools", "values beside the content"],
+)
+def test_of_a_flood_of_small_things_only_the_first_are_looked_at(message: dict[str, object]) -> None:
+    found = tokenizer.tokens_by_message(raw([message] * (MOST_MESSAGES - 1)), "gpt-4o")
+    alone = tokenizer.tokens_by_message(raw([message]), "gpt-4o")
+
+    assert found is not None
+    assert alone is not None
+    assert found[0] == pytest.approx(alone[0], rel=0.2)
+    assert found[-1] != found[0]
+    assert found[-1] <= len(json.dumps(message))
+
+
+def test_a_flood_of_parts_takes_little_more_memory_than_it_has() -> None:
+    flood = raw([{"role": "user", "content": [{"text": "a"}] * 19}] * (MOST_MESSAGES - 1))
+
+    assert peak_bytes(lambda: tokenizer.tokens_of_messages(flood, "gpt-4o")) < 4 * len(memoryview(flood))
+
+
+def test_what_comes_after_many_parts_is_estimated_and_still_a_list() -> None:
+    many = {"role": "user", "content": [TEXT_PART] * 10_000}
+    found = tokenizer.tokens_by_message(raw([many, {"role": "user", "content": HELLO}]), "gpt-4o")
+
+    assert found is not None
+    assert found[0] == pytest.approx(10_000 * len(json.dumps(TEXT_PART, separators=(",", ":"))) / 4, rel=0.1)
+    assert found[1] == HELLO_TOKENS + 4
+
+
+def test_a_flood_in_an_answer_is_estimated() -> None:
+    calls = b'[{"function":{"name":"f"}}' + b',{"function":{"name":"f"}}' * 100_000 + b"]"
+    parts = b'[{"text":"a"}' + b',{"text":"a"}' * 100_000 + b"]"
+    whole = SaidSoFar()
+    whole.add_tool_calls(calls)
+    whole.add(parts)
+
+    assert whole.kept_bytes == 0
+    assert whole.tokens("gpt-4o") == pytest.approx(len(calls + parts) / 4, rel=0.1)
+
+
+def cpu_s(text: str, upstream_model: str) -> float:
+    """The least of three counts."""
+    found = []
+    for _ in range(3):
+        began = time.process_time()
+        tokenizer.count(text, upstream_model)
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+@pytest.mark.parametrize("upstream_model", ["gpt-4o", "gpt-4"])
+@pytest.mark.parametrize("sign", [*"-=*/#", "\t"])
+def test_a_run_of_one_sign_takes_no_longer_than_random_letters(sign: str, upstream_model: str) -> None:
+    """Alone it would take up to ten times as long."""
+    letters = "".join(random.Random(1).choices(string.ascii_letters, k=EXACT_BYTES))
+    tokenizer.count(sign * 1000, upstream_model)
+
+    assert cpu_s(sign * EXACT_BYTES, upstream_model) < cpu_s(letters, upstream_model)
+
+
+@pytest.mark.parametrize("upstream_model", ["gpt-4o", "gpt-4"])
+@pytest.mark.parametrize("sign", [*"-=*/#", "\t"])
+def test_long_runs_of_one_sign_are_counted_nearly_exactly(sign: str, upstream_model: str) -> None:
+    runs = [127, 128, 129, 300, 1000, 5000]
+    vocabulary = openai.cl100k_base() if upstream_model == "gpt-4" else openai.o200k_base()
+    text = "".join(f"{sign * run} a few words of text, some more of them here " for run in runs)
+
+    assert tokenizer.count(text, upstream_model) == pytest.approx(vocabulary.count(text), rel=0.15)
+
+
+def test_an_ordinary_rule_of_dashes_is_counted_exactly() -> None:
+    text = f"{'-' * 80}\n{ENGLISH}\n{'=' * 120}\n"
+
+    assert tokenizer.count(text, "gpt-4o") == openai.o200k_base().count(text)
+
+
+@pytest.mark.parametrize("size", [10_000, 100_000, 1_000_000])
+def test_long_tools_are_counted_by_pieces(size: int) -> None:
+    tool = WEATHER_TOOLS[0]
+    some = WEATHER_TOOLS * 10
+    many = [tool] * (size // len(json.dumps(tool)))
+    each = tokenizer.tokens_of_tools({"tools": raw(some)}, "gpt-4o") / len(some)
+
+    assert tokenizer.tokens_of_tools({"tools": raw(many)}, "gpt-4o") == pytest.approx(
+        len(many) * each, rel=0.05
+    )
+
+
+def test_tools_that_are_no_text_are_counted_as_something() -> None:
+    assert tokenizer.tokens_of_tools({"tools": Raw(b'"\xff\xfe\xff\xfe"')}, "gpt-4o") > 0
+    assert tokenizer.tokens_of_tools({}, "gpt-4o") == 0
+
+
+def test_what_targets_of_one_vocabulary_are_asked_is_counted_once() -> None:
+    counts = Counts()
+    fields = {"messages": raw(WEATHER), "tools": raw(WEATHER_TOOLS)}
+    alike = Raw(bytes(fields["messages"]))
+
+    first = counts.by_message(fields["messages"], "gpt-4o")
+
+    assert first is not None
+    assert counts.by_message(fields["messages"], "o3-mini") is first
+    assert counts.by_message(alike, "gpt-4o") is first
+    assert counts.by_message(alike, "gpt-4") is not first
+    assert counts.by_message(raw(JARGON), "gpt-4o") is not first
+
+
+@pytest.mark.parametrize("messages", [raw(WEATHER), raw(JARGON), Raw(b"[1,2,3]")])
+@pytest.mark.parametrize("tools", [raw(WEATHER_TOOLS), Raw(b"null")])
+def test_counts_are_those_that_are_made_apart(messages: Raw, tools: Raw) -> None:
+    counts = Counts()
+    fields = {"messages": messages, "tools": tools}
+    for upstream_model in ("gpt-4o", "gpt-4", "gpt-4o"):
+        assert counts.by_message(messages, upstream_model) == tokenizer.tokens_by_message(
+            messages, upstream_model
+        )
+        assert counts.of_tools(fields, upstream_model) == tokenizer.tokens_of_tools(fields, upstream_model)
+        assert counts.of_prompt(fields, upstream_model) == tokenizer.tokens_of_prompt(fields, upstream_model)
+        assert counts.of_tools({}, upstream_model) == 0
+
+
 def test_many_small_texts_are_counted_as_one() -> None:
-    messages = raw([{"role": "user", "content": HELLO}] * 4000)
+    messages = raw([{"role": "user", "content": HELLO}] * 2400)
 
     assert tokenizer.tokens_of_messages(messages, "gpt-4o") == pytest.approx(
-        4000 * (HELLO_TOKENS + 4), rel=0.05
+        2400 * (HELLO_TOKENS + 4), rel=0.05
     )
 
 
