@@ -32,6 +32,9 @@ from granian.server.mp import MPServer, WorkerProcess
 
 TARGET = "dashboard.asgi:application"
 BACKLOG = 2048
+MOST_CONNECTIONS = 50_000
+"""Granian accepts no further ones, idle ones counted. Its own choice is the backlog's number: two thousand
+clients that wait or idle would lock everybody out, health checks included. The file limit is near by."""
 HEADER_AND_IDLE_TIMEOUT_MS = 60_000  # also how long a kept connection may idle; SDKs pool for 30 s
 KILL_AFTER_DRAIN_S = 5
 LET_GO_S = 1.0
@@ -162,6 +165,7 @@ class Server(MPServer):
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_AND_IDLE_TIMEOUT_MS),
             backlog=BACKLOG,
+            backpressure=MOST_CONNECTIONS,
             log_level=LogLevels.warning,
             log_dictconfig=LOGGING,
             log_access=False,
