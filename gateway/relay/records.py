@@ -77,7 +77,7 @@ class AttemptEnded(Struct, frozen=True, array_like=True):
     backoff_us: int = 0
     """How long it had waited before that, because this attempt is a retry."""
     probe: bool = False
-    """The one attempt that a half-open breaker let through."""
+    """An attempt that a half-open breaker let through to see whether the target is well."""
     trimmed: int = 0
     """Messages left out because all of them were too long."""
 
