@@ -23,6 +23,7 @@ from gateway.relay.catalog import (
     Target,
     TransportName,
 )
+from gateway.relay.transports.choice import ready
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ class Snapshot:
 
     def refresh(self) -> None:
         """Read everything again and swap it in whole. Raises DatabaseError, with the old one kept."""
-        self._catalog = read()
+        catalog = read()
+        ready(catalog)
+        self._catalog = catalog
 
 
 def read() -> Catalog:

@@ -201,8 +201,8 @@ def house_of_teams(folder, max_waiting):
 
 
 def test_quiet_teams_are_served_beside_a_greedy_one(tmp_path):
-    with house_of_teams(tmp_path, 50) as (house, keys):
-        _, calls, failures, fates = asyncio.run(compare_teams(house, keys, "", 1, 3.0, times=10))
+    with house_of_teams(tmp_path, 100) as (house, keys):
+        _, calls, failures, fates = asyncio.run(compare_teams(house, keys, "", 1, 3.0, times=20))
     assert calls > 30
     assert failures == []
     assert 503 in fates

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from gateway.relay.catalog import PoolConfig, Target, TransportName
@@ -35,3 +38,19 @@ async def test_the_figures_of_all_targets_are_in_one_place() -> None:
         (await transports.acquire(target)).release()
     assert {id: figures.acquired for id, figures in transports.figures().items()} == {1: 1, 2: 1}
     await transports.close()
+
+
+LOADS = """
+import sys
+from gateway.relay.catalog import Catalog, Route, Target
+from gateway.relay.transports.choice import ready
+for name in ("aiohttp", "httpx"):
+    target = Target(1, "p", "https://api.example/v1", "m", None, transport=name)
+    ready(Catalog({"m": Route("m", (target,))}))
+    print("gateway.relay.transports.httpx" in sys.modules)
+"""
+
+
+def test_httpx_is_loaded_with_the_catalog_that_asks_for_it_and_not_before() -> None:
+    told = subprocess.run([sys.executable, "-c", LOADS], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "True"]
