@@ -168,10 +168,10 @@ async def until(holds) -> None:
     await asyncio.to_thread(eventually, holds)
 
 
-def hang_up(folder, count: int, spread_s: float, seed: int) -> str:
+def hang_up(folder, count: int, spread_s: float, seed: int, transport: str = "aiohttp") -> str:
     """Everything the row asks for, joined; returns the summary."""
     names = sorted({plan.model_name for plan in PLANS})
-    roomy = {"max_concurrency": 1000, "max_connections": 1000}
+    roomy = {"max_concurrency": 1000, "max_connections": 1000, "transport": transport}
     with (
         running_provider(folder) as provider,
         open_house(folder, provider, *names, targets=roomy) as house,
@@ -243,5 +243,7 @@ def test_whoever_hangs_up_takes_the_provider_along_and_is_on_the_books(tmp_path,
 
 
 @pytest.mark.prove
-def test_500_clients_hang_up_at_random_moments(tmp_path, say):
-    say(hang_up(tmp_path, count=500, spread_s=10.0, seed=500))
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+def test_500_clients_hang_up_at_random_moments(tmp_path, say, transport):
+    told = hang_up(tmp_path, count=500, spread_s=10.0, seed=500, transport=transport)
+    say(f"{told} ({transport})")
