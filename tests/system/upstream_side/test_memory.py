@@ -113,7 +113,7 @@ def wait_for_the_ledger(house: House) -> None:
 
 
 def trouble(rng: random.Random, count: int) -> list[Step]:
-    """What so many requests meet: one of twenty has trouble of some kind; a run of good answers is one step."""
+    """What so many requests meet: one of twenty has trouble; a run of good answers is one step."""
     steps: list[Step] = []
     while count > 0:
         good = int(rng.expovariate(1 / 19))
