@@ -35,7 +35,7 @@ def black_hole():
         thread = threading.Thread(target=swallow)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1", held
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
@@ -71,55 +71,52 @@ def in_line(house):
     return house.figure("penstock_gate_in_use", BLACK) + house.figure("penstock_gate_waiting", BLACK)
 
 
-@contextlib.contextmanager
-def house_beside_a_black_hole(folder):
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """With a second provider, which is a black hole."""
+    folder = tmp_path_factory.mktemp("bulkhead")
     with (
         running_provider(folder) as provider,
-        black_hole() as (base_url, held),
-        open_house(folder, provider, HEALTHY) as house,
+        black_hole() as base_url,
+        open_house(folder, provider, HEALTHY) as opened,
     ):
-        house.add_provider("black", base_url, BLACK)
+        opened.add_provider("black", base_url, BLACK)
         provider.script(Step(delay_s=0.2, count=None))
-        yield house, held
+        yield opened
 
 
-def test_good_calls_are_answered_beside_a_black_hole(tmp_path):
-    async def beside(house, held):
+def test_good_calls_are_answered_beside_a_black_hole(house):
+    async def beside():
         async with stuck(house):
-            return await healthy(house, 2.0), len(held)
+            return await healthy(house, 2.0), house.figure("penstock_gate_in_use", BLACK)
 
-    with house_beside_a_black_hole(tmp_path) as (house, held):
-        answered, connections = asyncio.run(beside(house, held))
-    assert len(answered) == 80
-    assert connections == 50, "the others wait at the gate until the crowd leaves"
+    answered, in_the_hole = asyncio.run(beside())
+    assert (len(answered), in_the_hole) == (80, 50)
+
+
+def test_a_crowd_of_idle_connections_locks_nobody_out(house):
+    """More of them than the server's backlog is long."""
+    raise_file_limit()
+    with contextlib.ExitStack() as crowd:
+        for _ in range(IDLE):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", house.served.port)))
+        assert len(asyncio.run(healthy(house, 1.0))) == 40
+        assert house.served.get("/healthz").startswith("HTTP/1.1 200")
 
 
 @pytest.mark.prove
-def test_good_calls_keep_their_pace_beside_a_black_hole(tmp_path, say):
-    async def compare(house):
-        async def beside():
-            async with stuck(house):
-                return await healthy(house, 15.0)
+def test_good_calls_keep_their_pace_beside_a_black_hole(house, say):
+    async def beside():
+        async with stuck(house):
+            return await healthy(house, 15.0)
 
+    async def compare():
         await healthy(house, 3.0)
         return await figures.pairs_of_p99(lambda: healthy(house, 15.0), beside, 5)
 
-    with house_beside_a_black_hole(tmp_path) as (house, _):
-        pairs = asyncio.run(compare(house))
+    pairs = asyncio.run(compare())
     say(f"U13  beside {STUCK} calls stuck at a black hole good ones take {figures.told(pairs)}, 0 errors")
     assert figures.ratio(pairs) <= 1.10
-
-
-def test_a_crowd_of_idle_connections_locks_nobody_out(tmp_path):
-    """More of them than the server's backlog is long."""
-    raise_file_limit()
-    with running_provider(tmp_path) as provider, open_house(tmp_path, provider, HEALTHY) as house:
-        address = ("127.0.0.1", house.served.port)
-        with contextlib.ExitStack() as crowd:
-            for _ in range(IDLE):
-                crowd.enter_context(socket.create_connection(address))
-            assert len(asyncio.run(healthy(house, 1.0))) == 40
-            assert house.served.get("/healthz").startswith("HTTP/1.1 200")
 
 
 # --- One team at fifty times its share
