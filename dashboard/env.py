@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as _field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -116,6 +117,28 @@ def _is_mail_url(raw: str) -> bool:
         return False
 
 
+def _redis_url(raw: str) -> str:
+    """Says nothing of what it was given: it may hold a password."""
+    try:
+        url = urlsplit(raw)
+        whole = bool(url.path.strip("/")) if url.scheme == "unix" else bool(url.hostname) and url.port != 0
+    except ValueError:  # a bracket left open, a port that is no number
+        whole = False
+    if not whole or url.scheme not in ("redis", "rediss", "unix"):
+        raise WrongSetting("must be redis:// or rediss:// with a host, or unix:// with the path of a socket")
+    return raw
+
+
+def _networks(raw: str) -> tuple[str, ...]:
+    found = _words(raw)
+    for each in found:
+        try:
+            ip_network(each)
+        except ValueError:
+            raise WrongSetting(f"must be addresses or ranges such as 10.0.0.0/8, not {each!r}") from None
+    return found
+
+
 def _public_url(raw: str) -> str:
     url = raw.rstrip("/")
     if not _is_origin(url):
@@ -159,6 +182,18 @@ class Env:
         BASE_DIR / "var",
         _path,
         "Where the journal, the SQLite database and generated secrets live; a local disk.",
+    )
+    workers: int = _setting(
+        1, _integer(1, 64), "Processes that serve calls and pages; more than one needs REDIS_URL."
+    )
+    redis_url: str = _setting(
+        "",
+        _redis_url,
+        "What several processes share: redis://host:6379/0, rediss://… or unix:///path; 6.2 or newer.",
+        shown=False,
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), _networks, "Addresses or ranges of proxies whose X-Forwarded-For is believed; others' is ignored."
     )
     drain_s: float = _setting(
         30.0, _seconds(0, 3600), "How long open streams may go on after a stop is asked for."
@@ -206,6 +241,15 @@ class Env:
     )
     call_timeout_s: float = _setting(
         600.0, _seconds(1, 86400), "Deadline of a call where neither it nor its route has one."
+    )
+    key_requests_per_minute: int = _setting(
+        100, _integer(0, 10**9), "Rate limit that a new API key begins with; 0: none."
+    )
+    team_requests_per_minute: int = _setting(
+        500, _integer(0, 10**9), "Rate limit that a new team begins with; 0: none."
+    )
+    team_tokens_per_minute: int = _setting(
+        100_000, _integer(0, 10**12), "Rate limit of tokens that a new team begins with; 0: none."
     )
     send_timeout_s: float = _setting(
         60.0, _seconds(0.1, 3600), "Longest time a client may leave a chunk unread."

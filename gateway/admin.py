@@ -206,6 +206,7 @@ class RouteForm(RouteModelForm):
         fields = [
             *("model_name", "aliases", "unpriced", "enabled"),
             *("timeout_s", "overflow", "overflow_route", "hang_up_drain_s"),
+            *("max_tokens", "usual_max_tokens", "max_choices"),
         ]
 
     def clean_model_name(self) -> str:
@@ -273,6 +274,7 @@ class RouteAdmin(NotedAdmin):
     fieldsets = [
         (None, {"fields": ["model_name", "aliases", "unpriced", "enabled"]}),
         ("Time", {"fields": ["timeout_s", "hang_up_drain_s"]}),
+        ("Size", {"fields": ["max_tokens", "usual_max_tokens", "max_choices"]}),
         ("Long messages", {"fields": ["overflow", "overflow_route"]}),
     ]
     inlines = [TargetInline]
@@ -354,7 +356,7 @@ class TargetAdmin(NotedAdmin):
             },
         ),
         ("Gate", {"fields": [("max_concurrency", "max_waiting")]}),
-        ("Parameters", {"fields": ["parameters", "context_window"]}),
+        ("Parameters", {"fields": ["parameters", "context_window", "media_tokens"]}),
         ("Breaker", {"fields": ["now", "lever", "closed_at", "timeline"]}),
     ]
     add_fieldsets = fieldsets[:-1]

@@ -97,6 +97,7 @@ class TargetOut(Schema):
     max_concurrency: int
     max_waiting: int
     context_window: int | None
+    media_tokens: int | None
     parameters: dict[str, Rule]
     lever: Lever
     closed_at: datetime | None
@@ -112,6 +113,9 @@ class RouteOut(Schema):
     overflow: Overflow
     overflow_route: str
     hang_up_drain_s: float
+    max_tokens: int
+    usual_max_tokens: int
+    max_choices: int
     targets: list[TargetOut]
 
 
@@ -149,6 +153,7 @@ class TargetChanges(TypedDict, total=False):
     max_concurrency: int
     max_waiting: int
     context_window: int | None
+    media_tokens: int | None
     parameters: dict[str, str]
 
 
@@ -162,6 +167,9 @@ class RouteChanges(TypedDict, total=False):
     overflow: Overflow
     overflow_route: str
     hang_up_drain_s: FiniteFloat
+    max_tokens: int
+    usual_max_tokens: int
+    max_choices: int
 
 
 class Pull(Schema):

@@ -27,9 +27,16 @@ TARGET_RANGES: Mapping[str, tuple[float, float]] = {
     "max_concurrency": (1, 10_000),
     "max_waiting": (0, 100_000),
     "context_window": (1, 100_000_000),
+    "media_tokens": (1, 100_000_000),
 }
 """The least and the most of each setting of a target."""
-ROUTE_RANGES: Mapping[str, tuple[float, float]] = {"timeout_s": (0.01, 86_400), "hang_up_drain_s": (0, 3600)}
+ROUTE_RANGES: Mapping[str, tuple[float, float]] = {
+    "timeout_s": (0.01, 86_400),
+    "hang_up_drain_s": (0, 3600),
+    "max_tokens": (1, 10_000_000),
+    "usual_max_tokens": (1, 10_000_000),
+    "max_choices": (1, 128),
+}
 RANGES = {**TARGET_RANGES, **ROUTE_RANGES}
 
 

@@ -148,6 +148,24 @@ class Route(models.Model):
         help_text="Seconds that an answer is still read for its usage after its client went away. "
         "0: it is cancelled, and its usage estimated.",
     )
+    max_tokens = models.PositiveIntegerField(
+        "most output tokens",
+        default=_ROUTE["max_tokens"],
+        validators=_within("max_tokens"),
+        help_text="Of one choice; a call that asks for more is refused.",
+    )
+    usual_max_tokens = models.PositiveIntegerField(
+        "output tokens where none are named",
+        default=_ROUTE["usual_max_tokens"],
+        validators=_within("usual_max_tokens"),
+        help_text="Filled in as a call's bound where it has none and a hard quota must know its worst case.",
+    )
+    max_choices = models.PositiveIntegerField(
+        "most choices",
+        default=_ROUTE["max_choices"],
+        validators=_within("max_choices"),
+        help_text="The largest n that a call may ask for.",
+    )
 
     class Meta:
         ordering = ["model_name"]
@@ -256,6 +274,15 @@ class Target(models.Model):
         validators=_within("context_window"),
         help_text="Tokens of prompt and answer together. Empty: not known, so the provider decides.",
     )
+    media_tokens = models.PositiveIntegerField(
+        "tokens of an image or file",
+        null=True,
+        blank=True,
+        default=_TARGET["media_tokens"],
+        validators=_within("media_tokens"),
+        help_text="The most that one image, recording or file counts as. "
+        "Empty: not known, so a call with one is refused under a hard quota.",
+    )
     parameters = models.JSONField(
         default=dict,
         blank=True,
@@ -357,6 +384,7 @@ class Entry(models.Model):
         indexes = [
             Index(fields=["ended_at"], name="entry_by_end"),
             Index(fields=["team", "ended_at"], name="entry_by_team_and_end"),
+            Index(fields=["team", "started_at"], name="entry_by_team_and_start"),
         ]
 
     def __str__(self) -> str:

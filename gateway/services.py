@@ -28,12 +28,15 @@ TARGET_SETTINGS = frozenset(
         *("order", "enabled", "weight", "transport", "http2", "parameters"),
         *("max_connections", "max_keepalive_connections", "keepalive_expiry_s"),
         *("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s"),
-        *("max_concurrency", "max_waiting", "context_window"),
+        *("max_concurrency", "max_waiting", "context_window", "media_tokens"),
     }
 )
 """What `update_target` takes."""
 ROUTE_SETTINGS = frozenset(
-    {"enabled", "unpriced", "timeout_s", "overflow", "overflow_route", "hang_up_drain_s"}
+    {
+        *("enabled", "unpriced", "timeout_s", "overflow", "overflow_route", "hang_up_drain_s"),
+        *("max_tokens", "usual_max_tokens", "max_choices"),
+    }
 )
 """What `update_route` takes."""
 

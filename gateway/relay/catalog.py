@@ -85,6 +85,8 @@ class Target:
     """Calls that may wait at the gate."""
     context_window: int | None = None
     """Tokens of prompt and answer together; None: not known."""
+    media_tokens: int | None = None
+    """The most that one image, recording or file counts as; None: not known."""
     parameters: Mapping[str, Rule] = field(default_factory=dict)
     """What is done with a parameter that this target does not take; others go up as they are."""
     lever: Lever = "automatic"
@@ -120,6 +122,12 @@ class Route:
     """The model name to go on with where `overflow` is `reroute`."""
     hang_up_drain_s: float = 0.0
     """How long an answer is still read for its usage after its client went away; 0: it is cancelled."""
+    max_tokens: int = 131_072
+    """The most output tokens of one choice."""
+    usual_max_tokens: int = 4096
+    """Filled in where a call names no bound and a hard quota must know its worst case."""
+    max_choices: int = 16
+    """The largest `n`."""
 
 
 @dataclass(frozen=True, slots=True)

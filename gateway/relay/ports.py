@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from accounts.caller import Caller
 from gateway.relay.catalog import Catalog, Target
+from gateway.relay.limits import Admitted, Ask, Exceeded, Spent
 from gateway.relay.records import Dispatched, Opened, Released, Settled
 
 if TYPE_CHECKING:
@@ -58,6 +59,27 @@ class Journal(Protocol):
 
     async def on_disk(self) -> None:
         """In the strict setting, wait until what was appended is on the disk. Raises errors.Unavailable."""
+
+
+class Counters(Protocol):
+    """How much of every rate limit and quota is used and held: in this process, or in Redis for several.
+
+    Does not decide what applies to a call, nor how much it asks for.
+    """
+
+    def admit_now(self, ask: Ask, /) -> Admitted | Exceeded | None:
+        """All that is asked for is taken, or nothing is. None: only `admit` can say, because it must wait."""
+
+    async def admit(self, ask: Ask, /) -> Admitted | Exceeded:
+        """The same, waiting where need be, never long. A call id that holds something already holds more
+        after this. Raises errors.Unavailable where a hard quota cannot be counted."""
+
+    def settle(self, call_id: str, spent: Spent, /) -> None:
+        """The call ended: what it held becomes what it used. A second time does nothing. Never waits:
+        what Redis cannot take now is kept and sent later, by this process or who adopts its journal."""
+
+    def release(self, call_id: str, /) -> None:
+        """The call was refused after all: everything that it took is given back, its request included."""
 
 
 class Listener(Protocol):

@@ -27,6 +27,13 @@ class Usage(Struct, frozen=True, array_like=True):
     basis: Basis = "none"
 
 
+class Hold(Struct, frozen=True, array_like=True):
+    """What a call holds of one quota: the name of its counter, and how much of its unit."""
+
+    counter: str
+    amount: int
+
+
 class Opened(Struct, frozen=True, array_like=True, tag="o"):
     """A call was admitted. Nothing has been sent yet."""
 
@@ -38,6 +45,7 @@ class Opened(Struct, frozen=True, array_like=True, tag="o"):
     streamed: bool
     simulated: bool
     tags: dict[str, str] | None = None
+    holds: tuple[Hold, ...] = ()
 
 
 class Dispatched(Struct, frozen=True, array_like=True, tag="d"):
