@@ -1,4 +1,4 @@
-"""A real Redis for tests: a server of its own on a Unix socket, which may be stopped, frozen and started again."""
+"""A real Redis for tests, on a Unix socket of its own; may be killed, frozen and started again."""
 
 import contextlib
 import os
