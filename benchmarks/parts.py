@@ -25,7 +25,9 @@ from gateway.ledger.journal import Journal
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Target
+from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Lifelines
+from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change, PoolFigures
 from gateway.relay.records import Settled
@@ -74,11 +76,18 @@ class NoTransport:
         """Nothing is open."""
 
 
+async def nothing_spent(wanted: Sequence[QuotaAsk]) -> Mapping[str, int]:
+    """The ledger of a house that has just been built."""
+    return {each.counter: 0 for each in wanted}
+
+
 class House:
     """Keys, routes and a listener that cost nothing."""
 
     def __init__(self, target: Target) -> None:
         self._catalog = Catalog({MODEL_NAME: Route(MODEL_NAME, (target,))})
+
+    def used(self, caller: Caller, address: str, user_agent: str) -> None: ...
 
     def remembered(self, presented: str) -> Caller:
         return Caller(key_id=1, team_id=1)
@@ -112,7 +121,10 @@ def target_at(base_url: str) -> Target:
 
 def application(journal: Journal) -> RelayApplication:
     house, limits, clock = House(target_at("http://upstream/v1")), Limits(), time.monotonic
-    admission, targets = Admission(journal, house, clock), Targets(house, clock)
+    admission, targets = (
+        Admission(journal, house, clock, LocalCounters(nothing_spent), "USD"),
+        Targets(house, clock),
+    )
     attempt = Attempt(limits, clock, time.time)
     relay = Relay(house, admission, targets, NoTransport(), attempt, journal, house, random.random)
     lines = Lifelines(clock)

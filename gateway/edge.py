@@ -18,6 +18,7 @@ MOST_HEADERS = 100
 LARGEST_HEAD = 32 * 1024
 MOST_TAGS = 10
 LONGEST_TAG = 100
+LONGEST_AGENT = 200
 LONGEST_TIMEOUT_S = 3600.0
 PRIORITIES: dict[bytes, Priority] = {b"urgent": "urgent", b"normal": "normal", b"batch": "batch"}
 HIGHEST_PORT = 65535
@@ -55,6 +56,7 @@ class Head(Struct):
     tags: dict[str, str] | None = None
     priority: Priority | None = None
     timeout_s: float | None = None
+    user_agent: str = ""
 
 
 def read_head(headers: Headers) -> Head:
@@ -75,6 +77,7 @@ def read_head(headers: Headers) -> Head:
         None if tags is None else _tags(tags),
         None if priority is None else _priority(priority),
         None if timeout is None else _timeout_s(timeout),
+        get(b"user-agent", b"")[:LONGEST_AGENT].decode("latin-1"),
     )
 
 

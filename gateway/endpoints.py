@@ -7,13 +7,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 
-from accounts.caller import Caller, KeyCannotBeChecked, Priority
+from accounts.caller import Caller, KeyCannotBeChecked, Network, Priority, RateLimitKind
 from gateway import edge
+from gateway.addresses import client_address
 from gateway.errors import (
     GatewayError,
     InvalidApiKey,
@@ -27,6 +29,7 @@ from gateway.relay.attempt import Limits
 from gateway.relay.call import new_call_id, understand
 from gateway.relay.catalog import Route
 from gateway.relay.lifeline import NEVER, Cut, Lifeline, Lifelines
+from gateway.relay.limits import Standing
 from gateway.relay.pipeline import Relay, stopping
 from gateway.relay.ports import Keys, Routes
 
@@ -43,6 +46,7 @@ NO_STORE = (b"cache-control", b"no-store")
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 LARGEST_SEND = 256 * 1024
 """Bytes handed to the server at once: it waits for a slow reader between sends, not within one."""
+RATELIMIT_NAMES: tuple[tuple[RateLimitKind, bytes], ...] = (("requests", b"requests"), ("tokens", b"tokens"))
 FAREWELL_S = 5.0
 """How long a failed stream's last event may take to be read."""
 
@@ -126,11 +130,35 @@ class Reply:
             (b"x-penstock-attempts", b"%d" % attempts),
             (b"x-penstock-overhead-ms", b"%.3f" % own_ms),
         ]
+        if reservation.standings:
+            facts += ratelimit_headers(reservation.standings)
         if step.dropped:
             facts.append((b"x-penstock-dropped", ", ".join(step.dropped).encode("ascii", "replace")))
         if step.trimmed:
             facts.append((b"x-penstock-trimmed", b"%d" % step.trimmed))
         return facts
+
+
+def ratelimit_headers(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]]:
+    """OpenAI's headers, of the rate limit of each kind that is nearest to its end.
+
+    A limit is as at first once the window has forgotten the call that was let in just now.
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    """
+    found = []
+    for kind, name in RATELIMIT_NAMES:
+        nearest = min((each for each in standings if each.limit.kind == kind), key=_remaining, default=None)
+        if nearest is not None:
+            found += [
+                (b"x-ratelimit-limit-" + name, b"%d" % nearest.limit.amount),
+                (b"x-ratelimit-remaining-" + name, b"%d" % nearest.remaining),
+                (b"x-ratelimit-reset-" + name, b"1m1s"),
+            ]
+    return found
+
+
+def _remaining(standing: Standing) -> int:
+    return standing.remaining
 
 
 def _spent_ms(reservation: Reservation) -> float:
@@ -151,7 +179,9 @@ class RelayApplication:
         *,
         max_body_bytes: int,
         body_timeout_s: float,
+        trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
+        self._trusted_proxies = trusted_proxies
         self._relay, self._keys, self._routes = relay, keys, routes
         self.lines, self._limits = lines, limits
         self._max_body_bytes, self._body_timeout_s = max_body_bytes, body_timeout_s
@@ -188,12 +218,12 @@ class RelayApplication:
             if method != "POST":
                 raise _wrong_method("POST")
             edge.check_json(head, self._max_body_bytes)
-            await self._chat(head, receive, reply, line, began)
+            await self._chat(scope, head, receive, reply, line, began)
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             if method != "GET":
                 raise _wrong_method("GET")
-            await self._caller(head)
-            await reply.json(_models(self._routes.current().routes, path[len("/v1/models/") :]))
+            caller = await self._caller(scope, head)
+            await reply.json(_models(self._routes.current().routes, path[len("/v1/models/") :], caller))
         else:
             raise InvalidCall(
                 "There is nothing here. This gateway has POST /v1/chat/completions and GET /v1/models.",
@@ -203,13 +233,15 @@ class RelayApplication:
             )
 
     async def _chat(
-        self, head: edge.Head, receive: Receive, reply: Reply, line: Lifeline, began: float
+        self, scope: Scope, head: edge.Head, receive: Receive, reply: Reply, line: Lifeline, began: float
     ) -> None:
         if self.draining:
             raise stopping()
-        caller = await self._caller(head)
+        caller = await self._caller(scope, head)
+        line.secret_id = caller.secret_id
         body = await self._body(receive, head.content_length, line, began)
-        call = understand(body, self.lines.clock(), head.tags, _priority(head, caller), head.timeout_s)
+        tags = {**(head.tags or {}), **caller.tags} if caller.tags else head.tags
+        call = understand(body, self.lines.clock(), tags, _priority(head, caller), head.timeout_s)
         reply.call_id = call.call_id
         ear = Ear(receive, line)
         try:
@@ -217,8 +249,8 @@ class RelayApplication:
         finally:
             ear.close()
 
-    async def _caller(self, head: edge.Head) -> Caller:
-        """Raises InvalidApiKey, Unavailable."""
+    async def _caller(self, scope: Scope, head: edge.Head) -> Caller:
+        """Who is calling, let in from where they are. Raises InvalidApiKey, NotPermitted, Unavailable."""
         presented = edge.api_key_of(head)
         try:
             caller = self._keys.remembered(presented) or await self._keys.look_up(presented)
@@ -228,7 +260,20 @@ class RelayApplication:
             ) from None
         if caller is None:
             raise InvalidApiKey
+        address = self._address(scope)
+        if caller.networks:
+            _check_address(address, caller.networks)
+        self._keys.used(caller, address, head.user_agent)
         return caller
+
+    def _address(self, scope: Scope) -> str:
+        """Where the call comes from; a proxy's word counts only where it is a configured one's."""
+        client = scope.get("client")
+        peer: str = client[0] if client else ""
+        if not self._trusted_proxies:
+            return peer
+        told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        return client_address(peer, told.decode("latin-1"), self._trusted_proxies)
 
     async def _body(self, receive: Receive, length: int | None, line: Lifeline, began: float) -> bytes:
         """The whole body. Raises InvalidCall 413 at the first byte too many, 408 when it does not come."""
@@ -313,6 +358,20 @@ def _priority(head: edge.Head, caller: Caller) -> Priority:
     return head.priority
 
 
+def _check_address(address: str, networks: tuple[Network, ...]) -> None:
+    """Raises NotPermitted for an address outside all of the key's ranges, or one that is not known."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        found = None
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    if mapped is None or not any(mapped in each for each in networks):
+        raise NotPermitted(
+            f"This API key may not be used from {address or 'an unknown address'}: "
+            "its owner has named the address ranges that its calls may come from."
+        )
+
+
 def _wrong_method(right: str) -> InvalidCall:
     why = InvalidCall(
         f"This address takes {right} only.", status=405, code="method_not_allowed", closes_connection=True
@@ -321,14 +380,19 @@ def _wrong_method(right: str) -> InvalidCall:
     return why
 
 
-def _models(routes: Any, name: str) -> bytes:
+def _models(routes: Mapping[str, Route], name: str, caller: Caller) -> bytes:
+    """The routes that this caller may use, or the one of that name. Raises RouteNotAllowed."""
+    open_to = {
+        each: route
+        for each, route in routes.items()
+        if route.targets and caller.may_use(route.model_name) and (not name or each == name)
+    }
     if not name:
-        found = [_model(each, route) for each, route in sorted(routes.items()) if route.targets]
+        found = [_model(each, route) for each, route in sorted(open_to.items())]
         return msgspec.json.encode({"object": "list", "data": found})
-    route = routes.get(name)
-    if route is None or not route.targets:
+    if name not in open_to:
         raise RouteNotAllowed(name)
-    return msgspec.json.encode(_model(name, route))
+    return msgspec.json.encode(_model(name, open_to[name]))
 
 
 def _model(name: str, route: Route) -> dict[str, object]:

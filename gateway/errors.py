@@ -3,14 +3,19 @@
     GatewayError
     ├─ Refused          ours, before any upstream work
     │  ├─ InvalidApiKey       401
-    │  ├─ NotPermitted        403  priority ceiling
+    │  ├─ NotPermitted        403  address range, priority ceiling
     │  ├─ RouteNotAllowed     404  unknown and forbidden look alike
     │  ├─ Unpriced            400
     │  ├─ ParameterRefused    400  no target takes it
     │  ├─ ContextTooLong      400
+    │  ├─ ParameterTooLarge   400  more than the route lets a call ask for
+    │  ├─ OverLimit           429
+    │  │  ├─ RateLimited           comes free within a minute
+    │  │  └─ QuotaExhausted        not before its period ends
     │  ├─ Overloaded          503  gate or pool full, deadline cannot be met, or stopping
     │  └─ Unavailable         503  key cannot be checked
     │     └─ JournalFull      503
+    ├─ KeyRevoked       401  while its call was under way
     ├─ InvalidCall      400, 404, 405, 408, 413, 415, 431
     └─ UpstreamFailed   502  theirs, after trying
        ├─ UpstreamRejected    its 400, 404, 413, 422
@@ -29,6 +34,8 @@ from typing import ClassVar
 
 import msgspec
 
+LONGEST_WINDOW_S = 61.0
+"""After this long a rate limit has forgotten every call; what needs longer never fits."""
 LONGEST_SLEEP_S = 5.0
 """An SDK that is told to come back later than this would sleep through it, unseen by its program, so it is
 told not to: the program hears of the outage at once, with the time to come back."""
@@ -76,6 +83,11 @@ class GatewayError(Exception):
 
 class Refused(GatewayError):
     """Ours, before any upstream work."""
+
+    again: bool = False
+    """The same target may have a place a little later."""
+    elsewhere: bool = False
+    """Another target may take the call."""
 
 
 class InvalidApiKey(Refused):
@@ -138,12 +150,49 @@ class ContextTooLong(Refused):
         )
 
 
+class ParameterTooLarge(Refused):
+    """A call asks for more than its route lets any call ask for, or for what a hard quota cannot bound."""
+
+    status, type, code = 400, "invalid_request_error", "parameter_too_large"
+
+
+class OverLimit(Refused):
+    """A rate limit or a quota would be passed; the message names it, its owner and the figures."""
+
+    status = 429
+    elsewhere = True  # another target may cost less
+
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        if retry_after_s is None or retry_after_s > LONGEST_WINDOW_S:
+            self.should_retry = False
+
+
+class RateLimited(OverLimit):
+    type, code = "rate_limit_error", "rate_limit_exceeded"
+    standing: tuple[str, int, int] | None = None
+    """What the limit counts, how much of it may be, and how much is left."""
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        found = super().headers()
+        if self.standing is not None and self.standing[0] in ("requests", "tokens"):
+            kind, amount, remaining = self.standing
+            found.append((b"x-ratelimit-limit-%s" % kind.encode(), b"%d" % amount))
+            found.append((b"x-ratelimit-remaining-%s" % kind.encode(), b"%d" % remaining))
+            found.append((b"x-ratelimit-reset-%s" % kind.encode(), b"1m1s"))
+        return found
+
+
+class QuotaExhausted(OverLimit):
+    type, code = "insufficient_quota", "insufficient_quota"
+    should_retry = False
+
+
 class Overloaded(Refused):
     status, type, code = 503, "server_error", "overloaded"
     retry_after_s = 1.0
     cause = "full"
-    again: bool = False
-    """The same target may have a place a little later."""
     elsewhere = True
 
 
@@ -161,6 +210,16 @@ class JournalFull(Unavailable):
         super().__init__(
             "The gateway cannot write its books at the moment, so no call is let in. Try again shortly."
         )
+
+
+class KeyRevoked(GatewayError):
+    """The API key was revoked, or its secret ended, while this call was under way."""
+
+    status, type, code = 401, "invalid_request_error", "invalid_api_key"
+    should_retry = False
+
+    def __init__(self) -> None:
+        super().__init__("This API key was revoked while the call was under way, so the call was ended.")
 
 
 class InvalidCall(GatewayError):

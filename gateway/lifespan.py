@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,11 @@ from accounts.authentication import Authenticator, WrongPeppers, check_peppers
 from accounts.changes import change_number
 from accounts.signals import changed
 from gateway import upstreams
+from gateway.addresses import networks
 from gateway.endpoints import RelayApplication
 from gateway.errors import JournalFull
+from gateway.figures import Figures, of_this_process
+from gateway.ledger.holdings import surveyor
 from gateway.ledger.journal import Journal
 from gateway.ledger.sweeper import sweep
 from gateway.ledger.writer import Writer, book
@@ -34,8 +37,10 @@ from gateway.relay import tokenizer
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.call import new_call_id
+from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Cut, Lifelines
-from gateway.relay.pipeline import Relay
+from gateway.relay.limits import QuotaAsk
+from gateway.relay.pipeline import EXPIRES_AFTER_S, Relay
 from gateway.relay.ports import Listener, Transport
 from gateway.relay.targets import Targets, TargetState
 from gateway.relay.transports.choice import Transports
@@ -84,6 +89,7 @@ class Gateway:
     _keys: Authenticator | None = None
     _targets: Targets | None = None
     _transport: Transport | None = None
+    _counters: LocalCounters | None = None
     _seen: int = -1
     _database_away: bool = False
 
@@ -172,11 +178,13 @@ class Gateway:
         limits = Limits(env.call_timeout_s, env.send_timeout_s, env.max_answer_bytes)
         self._transport = transport = Transports(allow_private=env.allow_private_upstreams)
         self._stack.push_async_callback(transport.close)
+        self._counters = counters = self._count(journal.folder.parent)
+        self._stack.push_async_callback(counters.close)
         listener = self.meter
         self._targets = targets = Targets(self._open_news(), clock)
         relay = Relay(
             self._snapshot,
-            Admission(journal, listener, clock),
+            Admission(journal, listener, clock, counters, settings.LEDGER_CURRENCY),
             targets,
             transport,
             Attempt(limits, clock, time.time),
@@ -192,7 +200,20 @@ class Gateway:
             limits,
             max_body_bytes=env.max_body_bytes,
             body_timeout_s=env.body_timeout_s,
+            trusted_proxies=networks(env.trusted_proxies),
         )
+
+    def _count(self, journals: Path) -> LocalCounters:
+        """Counters that know from the books what was used before."""
+        threads = ThreadPoolExecutor(1, thread_name_prefix="survey")
+        self._stack.callback(threads.shutdown)
+        lives_s = settings.ENV.call_timeout_s + EXPIRES_AFTER_S
+        survey = surveyor(journals, lives_s=lives_s, now_us=now_us, threads=threads)
+
+        async def spent(asked: Sequence[QuotaAsk]) -> Mapping[str, int]:
+            return (await survey(asked)).spent
+
+        return LocalCounters(spent)
 
     def _open_news(self) -> DatabaseNews:
         news = DatabaseNews()
@@ -205,6 +226,10 @@ class Gateway:
         if self._targets is None or self._transport is None:
             return []
         return self._targets.states(self._snapshot.current(), self._transport)
+
+    async def figures(self) -> Figures:
+        """What `/metrics` tells."""
+        return Figures(self.meter.taken(), self.targets(), of_this_process())
 
     def _let_targets_be_asked(self) -> None:
         """By pages and the API, which run in threads of their own."""
@@ -310,6 +335,10 @@ class Gateway:
         await self.companion.close()
         await asyncio.to_thread(self._write_uses)
         await self._stack.aclose()
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
 
 
 async def lifespan(gateway: Gateway, receive: Any, send: Any) -> None:

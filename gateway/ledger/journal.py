@@ -101,18 +101,24 @@ class Segment:
 
 def frames(data: bytes) -> Iterator[tuple[int, Record]]:
     """Each whole record and the position behind it; ends at the first frame that is not whole."""
+    for behind, payload in payloads(data):
+        try:
+            record = _decode(payload)
+        except msgspec.DecodeError:
+            return
+        yield behind, record
+
+
+def payloads(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The same, undecoded."""
     at = 0
     while at + 8 <= len(data):
         size, crc = HEAD.unpack_from(data, at)
         payload = data[at + 8 : at + 8 + size]
         if size == 0 or len(payload) < size or zlib.crc32(payload) != crc:
             return
-        try:
-            record = _decode(payload)
-        except msgspec.DecodeError:
-            return
         at += 8 + size
-        yield at, record
+        yield at, payload
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,10 +8,21 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from gateway.errors import Unavailable
 from gateway.ledger.journal import Held, frames, hold
 from gateway.relay.records import AttemptEnded, Dispatched, Opened, Record, Released, Settled, Usage
 
 log = logging.getLogger(__name__)
+
+Adopted = Callable[[str, list[Settled]], object]
+"""Told of a dead process, by its id, and of how its calls ended, once they are on the books.
+
+Raises errors.Unavailable where it cannot act on it now; then it is told again, of the same ends.
+"""
+
+
+def tell_nobody(process: str, found: list[Settled]) -> None:
+    """Nothing but the books counts calls."""
 
 
 def ends(records: Iterable[Record]) -> list[Settled]:
@@ -95,18 +106,19 @@ def _abandoned_attempt(sent: Dispatched, ended_at_us: int) -> AttemptEnded:
     )
 
 
-def sweep(root: Path, book: Callable[[list[Settled]], object]) -> int:
+def sweep(root: Path, book: Callable[[list[Settled]], object], adopted: Adopted = tell_nobody) -> int:
     """Adopt every journal whose process is dead; returns how many calls were carried to the books.
 
+    A journal stays until `adopted` took it: then everything is done again, and changes nothing twice.
     Raises what `book` raises, with the journal left as it was.
     """
     if not root.is_dir():
         return 0
     folders = sorted(each for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
-    return sum(_adopt(each, book) for each in folders)
+    return sum(_adopt(each, book, adopted) for each in folders)
 
 
-def _adopt(folder: Path, book: Callable[[list[Settled]], object]) -> int:
+def _adopt(folder: Path, book: Callable[[list[Settled]], object], adopted: Adopted) -> int:
     try:
         lock = hold(folder)
     except (Held, FileNotFoundError):
@@ -114,12 +126,15 @@ def _adopt(folder: Path, book: Callable[[list[Settled]], object]) -> int:
     try:
         found = ends(read(folder))
         book(found)
+        adopted(folder.name, found)
         _put_away(folder)
         if found:
             log.info("adopted the journal %s: %d calls are on the books", folder.name, len(found))
-        return len(found)
+    except Unavailable as why:
+        log.info("the journal %s is on the books and stays for the next round: %s", folder.name, why)
     finally:
         os.close(lock)
+    return len(found)
 
 
 def read(folder: Path) -> list[Record]:

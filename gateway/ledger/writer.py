@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connection, transaction
 
 from gateway.ledger.journal import Journal, Segment
-from gateway.ledger.sweeper import sweep
+from gateway.ledger.sweeper import Adopted, sweep, tell_nobody
 from gateway.models import Attempt, Entry
 from gateway.relay.records import Opened, Record, Released, Settled, Skipped
 
@@ -158,8 +158,11 @@ class Writer:
     A database that does not answer makes the journal longer and nothing else.
     """
 
-    def __init__(self, journal: Journal, root: Path, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, journal: Journal, root: Path, *, adopted: Adopted = tell_nobody, pause_s: float = PAUSE_S
+    ) -> None:
         self._journal, self._root, self._pause_s = journal, root, pause_s
+        self._adopted = adopted
         self._places: dict[Segment, int] = {}
         self._open: dict[str, Segment] = {}
         self._settled: list[Settled] = []
@@ -199,7 +202,7 @@ class Writer:
         try:
             self.carry_over()
             if self._rounds % SWEEP_EVERY == 0:
-                sweep(self._root, book)
+                sweep(self._root, book, self._adopted)
             self._rounds += 1
             self._failures = 0
         except DatabaseError as why:

@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable
+from math import inf
 from types import TracebackType
 from typing import Literal
 
 from msgspec import Struct
 
-from accounts.caller import Caller
+from accounts.caller import Caller, Quota
+from gateway.errors import OverLimit, QuotaExhausted, RateLimited
+from gateway.relay import bounds, limits
 from gateway.relay.call import Call
-from gateway.relay.ports import Journal, Listener, Ticket
+from gateway.relay.limits import Amounts, Ask, Exceeded, Spent, Standing
+from gateway.relay.ports import Counters, Journal, Listener, Ticket
 from gateway.relay.pricing import cost_nanos
 from gateway.relay.records import (
     AttemptEnded,
@@ -17,6 +21,7 @@ from gateway.relay.records import (
     Basis,
     CallOutcome,
     Dispatched,
+    Hold,
     Opened,
     Released,
     Settled,
@@ -24,10 +29,11 @@ from gateway.relay.records import (
     Usage,
 )
 from gateway.relay.routing import Plan, Step
-from gateway.relay.tokenizer import tokens_of_prompt
-from gateway.relay.usage import estimated
+from gateway.relay.tokenizer import SaidSoFar, tokens_of_prompt
+from gateway.relay.usage import BYTES_A_TOKEN, estimated
 
 NOTHING = Usage()
+ZERO = Amounts()
 MOST_SKIPPED = 4
 """Passed-over targets that an entry names; the journal keeps room for so many."""
 
@@ -48,16 +54,43 @@ class Trying(Struct):
     """To be called at the first token, where somebody waits for it."""
 
 
+class Need(Struct, frozen=True):
+    """What an attempt takes of quotas: at worst, which hard ones hold, and probably, which soft ones do."""
+
+    worst: Amounts = ZERO
+    probable: Amounts = ZERO
+
+    def plus(self, other: "Need") -> "Need":
+        return Need(_plus(self.worst, other.worst), _plus(self.probable, other.probable))
+
+    def beyond(self, held: "Need") -> "Need":
+        """What is missing of this where so much is held; nothing where it is all there."""
+        return Need(_beyond(self.worst, held.worst), _beyond(self.probable, held.probable))
+
+
+NO_NEED = Need()
+
+
 class Reservation(Struct):
     """One admitted call. Settles exactly once: when told to, or as failed when left without."""
 
     call: Call
     caller: Caller
     plan: Plan
+    house: "Admission"
     journal: Journal
     listener: Listener
     clock: Callable[[], float]
     ticket: Ticket
+    counted: bool
+    """Rate limits or quotas hold something for this call."""
+    lives_s: float
+    limits_of: str
+    """The route whose own rate limits were asked last."""
+    held: Need = NO_NEED
+    unknown: Need = NO_NEED
+    """Of the attempts that ended, what they may have cost."""
+    standings: tuple[Standing, ...] = ()
     trying: Trying | None = None
     step: Step | None = None
     """Of the last attempt."""
@@ -74,13 +107,28 @@ class Reservation(Struct):
         if len(self.skipped) < MOST_SKIPPED and all(each.target_id != target.id for each in self.skipped):
             self.skipped.append(Skipped(target.id, target.provider, target.upstream_model, why))
 
+    async def cover(self, step: Step) -> None:
+        """Hold what this attempt needs beside what earlier ones may have cost. Raises OverLimit, Unavailable.
+
+        The limits of a route that the call was sent on to are asked here too.
+        """
+        if not self.caller.quotas and not self.caller.rate_limits:
+            return
+        need = self.unknown.plus(need_of(self.call, self.plan, step)) if self.caller.quotas else NO_NEED
+        more, route = need.beyond(self.held), self.plan.route.model_name
+        if more == NO_NEED and route == self.limits_of:
+            return
+        ask = ask_of(self.call, self.caller, self.plan, more, self.lives_s)
+        rates = tuple(each for each in ask.rates if each.limit.model_name and route != self.limits_of)
+        quotas = tuple(each for each in ask.quotas if each.amount and each.quota.kind != "requests")
+        await self.house.take(Ask(ask.call_id, self.lives_s, rates, quotas), self.call)
+        self.held, self.counted, self.limits_of = self.held.plus(more), True, route
+
     def dispatch(self, step: Step, queued_us: int = 0, backoff_us: int = 0, *, probe: bool = False) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
         attempt_no = len(self.ended) + 1
-        # No token is shorter than a byte, and a message's own JSON is longer than what it adds.
-        prompt_bytes = sum(len(memoryview(each)) for each in step.fields.values())
-        worst = Usage(prompt_bytes, self.call.max_tokens, 0, "estimated")
         target, price = step.target, step.price
+        worst = bounds.worst(step.fields, self.plan.max_tokens, target, self.plan.media)
         trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock(), queued_us, backoff_us, probe)
         self.journal.dispatch(
             self.ticket,
@@ -93,7 +141,7 @@ class Reservation(Struct):
                 target.upstream_model,
                 None if price is None else price.id,
                 worst,
-                cost_nanos(worst, price),
+                bounds.worst_cost_nanos(worst, price),
             ),
         )
         self.unpriced = self.unpriced or price is None
@@ -105,6 +153,8 @@ class Reservation(Struct):
         """The attempt under way is over; `code` says what went wrong, in a word."""
         trying, self.trying = self.trying, None
         assert trying is not None
+        if self.caller.quotas:
+            self.unknown = self.unknown.plus(self._cost_of(trying.step, usage))
         target, price = trying.step.target, trying.step.price
         first = trying.first_token
         if first is not None:
@@ -131,6 +181,27 @@ class Reservation(Struct):
             )
         )
 
+    def allowance(self, said: SaidSoFar) -> bounds.Allowance | None:
+        """How much the stream under way may say; None where no hard quota counts what is said."""
+        if not any(each.hard and each.kind != "requests" for each in self.caller.quotas):
+            return None
+        assert self.trying is not None
+        step, most = self.trying.step, self.plan.max_tokens
+        held = bounds.worst(step.fields, most, step.target, self.plan.media)
+
+        def spare() -> int:
+            prompt = tokens_of_prompt(step.fields, step.target.upstream_model)
+            return bounds.spare_tokens(held, prompt, step.price)
+
+        return bounds.Allowance(most, said, step.target.upstream_model, spare)
+
+    def _cost_of(self, step: Step, usage: Usage) -> Need:
+        """What an ended attempt cost; where the provider did not say, what it may have cost."""
+        if usage.basis == "estimated":
+            return need_of(self.call, self.plan, step)
+        known = Amounts(usage.input_tokens + usage.output_tokens, cost_nanos(usage, step.price))
+        return Need(known, known)
+
     def prompt_usage(self, output_tokens: int = 0) -> Usage:
         """The prompt as it was sent with the attempt under way, counted here, and so many output tokens."""
         assert self.trying is not None
@@ -143,6 +214,8 @@ class Reservation(Struct):
         call, caller = self.call, self.caller
         self.journal.release(self.ticket, Released(call.call_id, time.time_ns() // 1000))
         self.settled = True
+        if self.counted:
+            self.house.counters.release(call.call_id)
         self.listener.refused(caller.team_id, caller.key_id, self.plan.model_name, code)
 
     def settle(self, outcome: CallOutcome, status: int, code: str = "") -> None:
@@ -175,6 +248,10 @@ class Reservation(Struct):
         )
         self.journal.settle(self.ticket, record)
         self.settled = True
+        if self.counted:
+            usage = record.usage
+            spent = Spent(usage.input_tokens + usage.output_tokens, record.cost_nanos)
+            self.house.counters.settle(call.call_id, spent)
         self.listener.settled(record)
 
     def __enter__(self) -> "Reservation":
@@ -192,11 +269,63 @@ class Reservation(Struct):
 class Admission:
     """Lets calls in. Does not decide who may call or where a call goes."""
 
-    def __init__(self, journal: Journal, listener: Listener, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        listener: Listener,
+        clock: Callable[[], float],
+        counters: Counters,
+        currency: str,
+    ) -> None:
         self._journal, self._listener, self._clock = journal, listener, clock
+        self.counters, self._currency = counters, currency
 
-    def admit(self, call: Call, caller: Caller, plan: Plan) -> Reservation:
-        """Open the call on the books. Raises JournalFull."""
+    async def admit(self, call: Call, caller: Caller, plan: Plan, lives_s: float) -> Reservation:
+        """Hold what the call needs of every rate limit and quota, and open it on the books.
+
+        What is held `lives_s` seconds at most, in case nobody settles it.
+        Raises RateLimited, QuotaExhausted, Unavailable, JournalFull, with nothing held.
+        """
+        need = need_of(call, plan, plan.steps[0]) if caller.quotas else NO_NEED
+        ask = ask_of(call, caller, plan, need, lives_s)
+        if not ask.rates and not ask.quotas:
+            return self._open(call, caller, plan, lives_s, need, ())
+        standings = await self._take(ask, call)
+        try:
+            holds = tuple([Hold(each.counter, each.amount) for each in ask.quotas])
+            return self._open(call, caller, plan, lives_s, need, holds, standings, counted=True)
+        except BaseException:
+            self.counters.release(call.call_id)
+            raise
+
+    async def take(self, ask: Ask, call: Call) -> tuple[Standing, ...]:
+        """Hold more for a call that was let in. Raises OverLimit, Unavailable."""
+        answer = self.counters.admit_now(ask) or await self.counters.admit(ask)
+        if isinstance(answer, Exceeded):
+            raise refusal(answer, self._currency, call.started_at_us)
+        return answer.standings
+
+    async def _take(self, ask: Ask, call: Call) -> tuple[Standing, ...]:
+        try:
+            return await self.take(ask, call)
+        except OverLimit:
+            raise
+        except BaseException:  # also where the client leaves meanwhile: it may have been granted
+            self.counters.release(ask.call_id)
+            raise
+
+    def _open(
+        self,
+        call: Call,
+        caller: Caller,
+        plan: Plan,
+        lives_s: float,
+        need: Need,
+        holds: tuple[Hold, ...],
+        standings: tuple[Standing, ...] = (),
+        *,
+        counted: bool = False,
+    ) -> Reservation:
         ticket = self._journal.open(
             Opened(
                 call.call_id,
@@ -207,11 +336,66 @@ class Admission:
                 call.streamed,
                 plan.simulated,
                 call.tags,
+                holds,
             )
         )
         return Reservation(
-            call, caller, plan, self._journal, self._listener, self._clock, ticket, simulated=plan.simulated
+            call,
+            caller,
+            plan,
+            self,
+            self._journal,
+            self._listener,
+            self._clock,
+            ticket,
+            counted,
+            lives_s,
+            plan.route.model_name,
+            need,
+            standings=standings,
+            simulated=plan.simulated,
         )
+
+
+def ask_of(call: Call, caller: Caller, plan: Plan, need: Need, lives_s: float) -> Ask:
+    """What a call asks of every rate limit and quota that applies to it."""
+    return limits.ask_of(
+        call.call_id,
+        caller,
+        plan.route.model_name,
+        call.started_at_us,
+        lives_s,
+        -(-call.prompt_bytes // BYTES_A_TOKEN),
+        plan.max_tokens,
+        need.probable,
+        need.worst,
+    )
+
+
+def need_of(call: Call, plan: Plan, step: Step) -> Need:
+    """What one attempt takes of quotas."""
+    worst = bounds.worst(step.fields, plan.max_tokens, step.target, plan.media)
+    at_worst = Amounts(worst.input_tokens + worst.output_tokens, bounds.worst_cost_nanos(worst, step.price))
+    return Need(at_worst, bounds.probable(call.prompt_bytes, plan.max_tokens, step.price))
+
+
+def refusal(exceeded: Exceeded, currency: str, started_at_us: int) -> OverLimit:
+    """What the client is told: which limit, whose it is, the figures, and when to come back."""
+    bound, wait_s = exceeded.bound, exceeded.retry_after_s
+    sentence, after_s = limits.says(exceeded, currency, started_at_us), None if wait_s == inf else wait_s
+    if isinstance(bound, Quota):
+        return QuotaExhausted(sentence, retry_after_s=after_s)
+    why = RateLimited(sentence, retry_after_s=after_s)
+    why.standing = bound.kind, bound.amount, max(0, bound.amount - exceeded.used)
+    return why
+
+
+def _plus(one: Amounts, other: Amounts) -> Amounts:
+    return Amounts(one.tokens + other.tokens, one.cost_nanos + other.cost_nanos)
+
+
+def _beyond(one: Amounts, held: Amounts) -> Amounts:
+    return Amounts(max(0, one.tokens - held.tokens), max(0, one.cost_nanos - held.cost_nanos))
 
 
 def _us(seconds: float) -> int:

@@ -29,7 +29,7 @@ from gateway.relay.usage import tokens_of_text
 LARGEST_EVENT = 4 * 1024 * 1024
 """Bytes of a stream's event; what is not whole by then is given up."""
 
-NoAnswer = errors.UpstreamFailed | errors.Overloaded
+NoAnswer = errors.UpstreamFailed | errors.Refused
 """What an attempt, or the wait for one, ends in where there is no answer."""
 
 
@@ -47,7 +47,7 @@ class Passage(Struct, eq=False):
     """Waits that providers asked for, so far."""
     trims: int = 0
     failure: errors.UpstreamFailed | None = None
-    refusal: errors.Overloaded | None = None
+    refusal: errors.Refused | None = None
 
     @property
     def team_id(self) -> int:
@@ -64,7 +64,7 @@ class Passage(Struct, eq=False):
 
     def note(self, why: NoAnswer) -> None:
         """Keep what the client is told if no target answers."""
-        if isinstance(why, errors.Overloaded):
+        if isinstance(why, errors.Refused):
             self.refusal = why
         elif not isinstance(why, errors.NoTargetAvailable):  # that is said where nothing else can be
             self.failure = why
@@ -155,6 +155,7 @@ class Attempt:
         reservation, line, client = passage.reservation, passage.line, passage.client
         clock, send_timeout_s = self.clock, self.limits.send_timeout_s
         read_timeout_s = trying.step.target.pool.read_timeout_s
+        reader.allowance = reservation.allowance(reader.said)
         try:
             async for data in answer.chunks():
                 ready = reader.feed(data)

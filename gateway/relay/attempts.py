@@ -187,7 +187,8 @@ class Attempts:
         return any(each.breaker.permits(now) and each.gate.has_place(team_id, priority) for each in others)
 
     async def _once(self, visit: Visit, attempt: Try[T]) -> T:
-        """One attempt with a place at the gate, a connection, and the breaker's permit, in this order.
+        """One attempt with a place at the gate, its worst case held, a connection, and the breaker's permit,
+        in this order.
 
         The permit comes last: who waits holds none, so a single probe goes out however many wait.
         """
@@ -196,6 +197,7 @@ class Attempts:
         await self._pass_gate(visit)
         entered = self._clock()
         try:
+            await self._cover(visit)
             place = await self._place(step)
             now = self._clock()
             permit = live.breaker.enter(now)
@@ -219,6 +221,13 @@ class Attempts:
         except Full as why:
             passage.reservation.skip(visit.step, "full")
             raise _full(visit.step, why.retry_after_s or UNKNOWN_WAIT_S) from None
+
+    async def _cover(self, visit: Visit) -> None:
+        """Hold what this attempt may cost. Raises GaveUp: another target may cost less."""
+        try:
+            await visit.passage.reservation.cover(visit.step)
+        except (errors.OverLimit, errors.Unavailable) as why:
+            raise GaveUp(why, elsewhere=True) from None
 
     async def _place(self, step: Step) -> Place:
         """A place in the target's pool, before anything is dispatched: shedding is no attempt."""

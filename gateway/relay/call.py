@@ -24,6 +24,8 @@ _bits = random.Random(random.SystemRandom().getrandbits(128)).getrandbits  # noq
 T = TypeVar("T")
 
 MOST_TOKENS = 10**9
+BOUNDS = ("max_completion_tokens", "max_tokens")
+"""The two names that a bound of the output goes by."""
 USUAL_MAX_TOKENS = 1000
 """Output tokens assumed of a call that sets no bound itself."""
 
@@ -45,8 +47,9 @@ class Call(Struct):
     """Monotonic seconds, for durations."""
     model_name: str
     streamed: bool
-    max_tokens: int
-    """Upper bound of output tokens over all choices."""
+    bound: int | None
+    """The most output tokens of one choice, where the client named a bound; the larger of two."""
+    choices: int
     fields: dict[str, Raw]
     stream_options: dict[str, Raw]
     """As the client gave them; empty for a whole answer."""
@@ -54,6 +57,12 @@ class Call(Struct):
     priority: Priority = "normal"
     timeout_s: float | None = None
     """The client's own deadline; None: the route's."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Output tokens over all choices: at most so many, or probably where the client named no bound."""
+        usual = USUAL_MAX_TOKENS if self.bound is None else self.bound
+        return min(usual * self.choices, MOST_TOKENS)
 
     @property
     def prompt_bytes(self) -> int:
@@ -93,7 +102,8 @@ def understand(
         began=began,
         model_name=model_name,
         streamed=streamed,
-        max_tokens=_max_tokens(fields),
+        bound=_bound(fields),
+        choices=max(1, _typed(fields, "n", _NUMBER, "a whole number") or 1),
         fields=fields,
         stream_options=_options(fields.get("stream_options")) if streamed else {},
         tags=tags,
@@ -172,12 +182,10 @@ def _too_deep() -> InvalidCall:
     return InvalidCall("The body is nested too deep to be read.", code="invalid_json")
 
 
-def _max_tokens(fields: dict[str, Raw]) -> int:
-    """What the provider may at most write: its bound times the number of choices."""
-    wanted = "a whole number"
-    bound = _typed(fields, "max_completion_tokens", _NUMBER, wanted)
-    if bound is None:
-        bound = _typed(fields, "max_tokens", _NUMBER, wanted)
-    choices = _typed(fields, "n", _NUMBER, wanted)
-    total = max(0, USUAL_MAX_TOKENS if bound is None else bound) * max(1, choices or 1)
-    return min(total, MOST_TOKENS)
+def _bound(fields: dict[str, Raw]) -> int | None:
+    """Providers differ in which of the two they heed, so the larger counts."""
+    found = [
+        _typed(fields, name, _NUMBER, "a whole number") for name in ("max_completion_tokens", "max_tokens")
+    ]
+    named = [max(0, each) for each in found if each is not None]
+    return max(named) if named else None

@@ -22,6 +22,7 @@ class Cut(enum.Enum):
     SILENT = "the provider was silent for too long"
     DEADLINE = "the call's deadline passed"
     STOPPING = "the gateway is stopping"
+    REVOKED = "the API key was revoked"
 
     @property
     def is_timeout(self) -> bool:
@@ -43,6 +44,8 @@ class Lifeline:
     """What came while the task had not yet heard of `cut`."""
     drain_s: float = 0.0
     """How long the answer under way is read on for its usage once the client has gone; 0: not at all."""
+    secret_id: int = 0
+    """The secret that the caller presented; 0: not told yet."""
     gone: bool = False
     """The client has gone, and the answer is read on without it."""
 
@@ -114,6 +117,16 @@ class Lifelines:
     def cut_all(self, why: Cut) -> None:
         for line in list(self.lines):
             line.cut_off(why)
+
+    def secrets(self) -> set[int]:
+        """Of the callers whose calls are open."""
+        return {each.secret_id for each in self.lines if each.secret_id}
+
+    def cut_revoked(self, ended: set[int]) -> None:
+        """End every open call that was let in with one of these secrets."""
+        for line in list(self.lines):
+            if line.secret_id in ended:
+                line.cut_off(Cut.REVOKED)
 
     async def watch(self) -> None:
         """Check for ever; the lifespan cancels it."""

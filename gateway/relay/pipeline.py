@@ -23,6 +23,8 @@ from gateway.relay.transports import TransportError
 
 GONE = 499
 """Status on the books of a call whose client had left (as nginx writes it)."""
+EXPIRES_AFTER_S = 60.0
+"""How long after its deadline a call's reservation still waits to be settled."""
 LINGER_S = 1.0
 """How long the end of a provider's stream is waited for, so that its connection can be used again."""
 
@@ -57,11 +59,12 @@ class Relay:
         """Answer the client, whatever happens. Raises GatewayError where nothing was sent to it yet."""
         try:
             plan = routing.plan(call, caller, self._routes.current(), time.time_ns() // 1000, self._draw)
-            reservation = self._admission.admit(call, caller, plan)
+            configured_s = plan.route.timeout_s or self._attempt.limits.call_timeout_s
+            lives_s = (call.timeout_s or configured_s) + plan.route.hang_up_drain_s
+            reservation = await self._admission.admit(call, caller, plan, lives_s + EXPIRES_AFTER_S)
         except errors.Refused as why:
             self._listener.refused(caller.team_id, caller.key_id, call.model_name[:200], why.code or "")
             raise
-        configured_s = plan.route.timeout_s or self._attempt.limits.call_timeout_s
         line.ends_at = call.began + (call.timeout_s or configured_s)
         passage = Passage(reservation, line, client, configured_s, list(plan.steps))
         with reservation:
@@ -142,6 +145,8 @@ class Relay:
             reservation.settle("hung_up", GONE, "slow_reader")
         elif cut is Cut.STOPPING:
             await self._fail(stopping(), passage)
+        elif cut is Cut.REVOKED:
+            await self._fail(errors.KeyRevoked(), passage)
         else:
             await self._fail(_too_late(cut, reservation), passage)
 

@@ -29,6 +29,9 @@ class Keys(Protocol):
     async def look_up(self, presented: str, /) -> Caller | None:
         """The caller from the database, or None. Raises accounts.caller.KeyCannotBeChecked."""
 
+    def used(self, caller: Caller, address: str, user_agent: str, /) -> None:
+        """A call got past the door with this secret, from there."""
+
 
 class Routes(Protocol):
     """Where may calls go?"""

@@ -7,7 +7,7 @@ from msgspec import Raw, Struct
 
 from accounts.caller import Caller
 from gateway.errors import ContextTooLong, ParameterRefused, RouteNotAllowed, Unpriced
-from gateway.relay import overflow, parameters
+from gateway.relay import bounds, overflow, parameters
 from gateway.relay.call import Call
 from gateway.relay.catalog import Catalog, Price, Route, Target
 from gateway.relay.tokenizer import Counts
@@ -33,6 +33,10 @@ class Plan(Struct, frozen=True):
 
     route: Route
     steps: tuple[Step, ...]
+    max_tokens: int
+    """Output tokens over all choices: the bound that goes up, or what is probable where there is none."""
+    media: bounds.Media = bounds.NO_MEDIA
+    """Counted only under a hard quota."""
     asked: str = ""
     """The route that was asked for, where the messages were too long for it and `route` is the one
     that it names for that."""
@@ -52,13 +56,13 @@ Draw = Callable[[], float]
 
 
 def plan(call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) -> Plan:
-    """Raises RouteNotAllowed where there is no such route, Unpriced where none of its targets has a price,
-    ParameterRefused and ContextTooLong where none takes the call as it is."""
-    route = catalog.routes.get(call.model_name)
-    if route is None or not route.targets:
+    """Raises RouteNotAllowed where there is no such route for this caller, Unpriced where none of its targets
+    has a price, ParameterRefused, ParameterTooLarge and ContextTooLong where none takes the call as it is."""
+    route = _open_to(caller, catalog, call.model_name)
+    if route is None:
         raise RouteNotAllowed(call.model_name)
-    steps = _steps(route, call, now_us, draw)
-    return Plan(route, steps) if steps else rerouted(route, call, caller, catalog, now_us, draw)
+    made = _plan(route, call, caller, now_us, draw)
+    return made or rerouted(route, call, caller, catalog, now_us, draw)
 
 
 def rerouted(route: Route, call: Call, caller: Caller, catalog: Catalog, now_us: int, draw: Draw) -> Plan:
@@ -66,28 +70,64 @@ def rerouted(route: Route, call: Call, caller: Caller, catalog: Catalog, now_us:
 
     One change of route is all: what is too long there as well is refused.
     """
-    other = catalog.routes.get(route.overflow_route) if route.overflow == "reroute" else None
-    if other is None or other is route or not other.targets:
+    named = route.overflow_route if route.overflow == "reroute" else ""
+    other = _open_to(caller, catalog, named)
+    if other is None or other is route:
         raise ContextTooLong(route.model_name)
-    steps = _steps(other, call, now_us, draw)
-    if not steps:
+    made = _plan(other, call, caller, now_us, draw, route.model_name)
+    if made is None:
         raise ContextTooLong(route.model_name)
-    return Plan(other, steps, route.model_name)
+    return made
 
 
-def _steps(route: Route, call: Call, now_us: int, draw: Draw) -> tuple[Step, ...]:
-    """The targets that can be asked, in order; none where the messages are too long for all of them."""
-    steps = _priced(route, call, now_us)
+def _open_to(caller: Caller, catalog: Catalog, name: str) -> Route | None:
+    """The route of a name that has targets and that this caller may use; whatever alias it is called by."""
+    route = catalog.routes.get(name)
+    if route is None or not route.targets or not caller.may_use(route.model_name):
+        return None
+    return route
+
+
+class _Sizes(Struct, frozen=True):
+    """What is sent of the call's top-level values, and how large the answer may be."""
+
+    fields: dict[str, Raw]
+    max_tokens: int
+    media: bounds.Media
+    bounded: bool
+    """Only targets that hear of the bound, and know how much an image counts as."""
+    priced: bool
+    """Only targets with a price."""
+
+
+def _sizes(route: Route, call: Call, caller: Caller) -> _Sizes:
+    """Raises ParameterTooLarge, and InvalidCall where a hard quota must know what cannot be read."""
+    bounds.check(call, route)
+    if not caller.quotas:
+        return _Sizes(call.fields, call.max_tokens, bounds.NO_MEDIA, False, not route.unpriced_allowed)
+    priced = not route.unpriced_allowed or any(each.kind == "money" for each in caller.quotas)
+    if not any(each.hard for each in caller.quotas):
+        return _Sizes(call.fields, call.max_tokens, bounds.NO_MEDIA, False, priced)
+    bound = bounds.usual_bound(route) if call.bound is None else call.bound
+    fields = bounds.filled(call, route)
+    return _Sizes(fields, bound * call.choices, bounds.media_of(fields), True, priced)
+
+
+def _plan(route: Route, call: Call, caller: Caller, now_us: int, draw: Draw, asked: str = "") -> Plan | None:
+    """The targets that can be asked, in order; None where the messages are too long for all of them."""
+    sizes = _sizes(route, call, caller)
+    steps = _priced(route, sizes, now_us)
     steps = steps if len(steps) == 1 else in_order(steps, draw)
-    steps = _taking(steps, call)
+    steps = _taking(steps, call, sizes)
     counts = Counts()  # targets with the same vocabulary share them
-    fitting = [each for each in steps if _fits(each, call, counts)]
-    return tuple(fitting or _shortened(route, steps, counts))
+    fitting = [each for each in steps if _fits(each, sizes, counts)]
+    chosen = tuple(fitting or _shortened(route, steps, counts))
+    return Plan(route, chosen, sizes.max_tokens, sizes.media, asked) if chosen else None
 
 
-def _priced(route: Route, call: Call, now_us: int) -> list[Step]:
-    steps = [Step(each, each.price_at(now_us), call.fields) for each in route.targets]
-    if not route.unpriced_allowed:
+def _priced(route: Route, sizes: _Sizes, now_us: int) -> list[Step]:
+    steps = [Step(each, each.price_at(now_us), sizes.fields) for each in route.targets]
+    if sizes.priced:
         steps = [each for each in steps if each.price is not None]
     if not steps:
         raise Unpriced(route.model_name)
@@ -107,15 +147,39 @@ def _lot(weight: int, draw: Draw) -> float:
     return -log(1.0 - draw()) / weight if weight else inf
 
 
-def _taking(steps: list[Step], call: Call) -> list[Step]:
+def _taking(steps: list[Step], call: Call, sizes: _Sizes) -> list[Step]:
     """The targets that take the call's parameters, each with its own version of them."""
+    if sizes.bounded:
+        return _bounded(_adjusted(steps, call), call, sizes)
+    return _adjusted(steps, call)
+
+
+def _bounded(steps: list[Step], call: Call, sizes: _Sizes) -> list[Step]:
+    """The targets whose worst case is known. Raises ParameterRefused where there is none."""
+    unknown = sizes.media.count > 0
+    known = [each for each in steps if not unknown or each.target.media_tokens is not None]
+    if not known:
+        raise ParameterRefused(
+            "messages",
+            call.model_name,
+            "a hard quota applies, and no target says how many tokens an image, a recording or a file is.",
+        )
+    heard = [each for each in known if bounds.is_bounded(each.fields)]
+    if not heard:
+        raise ParameterRefused(
+            "max_tokens", call.model_name, "a hard quota applies, and no target takes a bound of its answer."
+        )
+    return heard
+
+
+def _adjusted(steps: list[Step], call: Call) -> list[Step]:
     if not any(each.target.parameters for each in steps):
         return steps
     found: list[Step] = []
     refusal: ParameterRefused | None = None
     for step in steps:
         try:
-            made = parameters.adjusted(call.fields, step.target.parameters)
+            made = parameters.adjusted(step.fields, step.target.parameters)
         except parameters.ParameterNotTaken as why:
             refusal = refusal or ParameterRefused(why.param, call.model_name, str(why))
         else:
@@ -125,13 +189,13 @@ def _taking(steps: list[Step], call: Call) -> list[Step]:
     return found
 
 
-def _fits(step: Step, call: Call, counts: Counts) -> bool:
+def _fits(step: Step, sizes: _Sizes, counts: Counts) -> bool:
     window = step.target.context_window
     if window is None:
         return True
     fields = step.fields
     size = len(memoryview(fields["messages"])) + len(memoryview(fields.get("tools", NO_TOOLS)))
-    if overflow.fits(size, call.max_tokens, window):
+    if overflow.fits(size, sizes.max_tokens, window):
         return True
     model = step.target.upstream_model
     return not overflow.exceeds(fields, model, overflow.answer_tokens(fields), window, counts)

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import UpstreamFailed
 from gateway.relay import usage as tokens
+from gateway.relay.bounds import Allowance
 from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.upstream import UNREADABLE, error_within
@@ -58,7 +59,7 @@ _encode = msgspec.json.Encoder().encode
 class EventReader:
     """Bytes in, bytes to hand on out; remembers usage, how much was said, and whether it ended well."""
 
-    __slots__ = ("_held", "_limit", "_pass_usage", "done", "failure", "said", "spoke", "usage")
+    __slots__ = ("_held", "_limit", "_pass_usage", "allowance", "done", "failure", "said", "spoke", "usage")
 
     def __init__(self, *, pass_usage: bool, limit: int) -> None:
         self._held = bytearray()
@@ -72,6 +73,8 @@ class EventReader:
         """Whether any content has come."""
         self.said = SaidSoFar()
         """What was handed on; counted only where usage is never reported."""
+        self.allowance: Allowance | None = None
+        """How much may be said, where a hard quota holds only so much."""
 
     def feed(self, data: bytes) -> bytes:
         """The whole events among what has come, up to an error or a broken event.
@@ -142,6 +145,8 @@ class EventReader:
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.delta.tell(self.said):
                 self.spoke = True
+        if self.allowance is not None and self.allowance.is_passed():
+            raise _past_reservation()
         if chunk.usage is NULL or bytes(chunk.usage) == b"null":
             return event
         return self._usage(event, payload, chunk)
@@ -179,6 +184,16 @@ def _payload(event: bytes) -> bytes | None:
 def _broken(how: str) -> UpstreamFailed:
     why = UpstreamFailed(f"The provider's stream broke: {how}")
     why.cause = "not_an_answer"
+    return why
+
+
+def _past_reservation() -> UpstreamFailed:
+    """It speaks against nobody's health, and another target would cost as much again."""
+    why = UpstreamFailed(
+        "The provider writes more than it was told to write at most, "
+        "and a hard quota holds no more for this call, so the answer ends here."
+    )
+    why.cause, why.sick, why.elsewhere = "past_reservation", None, False
     return why
 
 

@@ -228,6 +228,11 @@ class SaidSoFar:
         """What it holds; bounded, however much was said."""
         return len(self._text)
 
+    @property
+    def most_tokens(self) -> int:
+        """As many as it may be at most, at no cost: a token is at least one byte."""
+        return len(self._text) + self._beyond_bytes + self._tokens
+
     def tokens(self, upstream_model: str) -> int:
         """How many tokens that was."""
         tokens = _count(self._text, _vocabulary_of(upstream_model))

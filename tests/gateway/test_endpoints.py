@@ -7,10 +7,11 @@ import asyncio
 import dataclasses
 import json
 import logging
+from ipaddress import ip_network
 
 import pytest
 
-from accounts.caller import KeyCannotBeChecked
+from accounts.caller import KeyCannotBeChecked, Owner, RateLimit
 from gateway.endpoints import RelayApplication
 from gateway.relay.attempt import Limits
 from gateway.relay.catalog import Catalog, Route, Target
@@ -26,11 +27,36 @@ PRESSING = dataclasses.replace(ALICE, priority_ceiling="urgent")
 PATIENT = dataclasses.replace(ALICE, priority_ceiling="batch")
 
 
+OFFICE = dataclasses.replace(ALICE, networks=(ip_network("10.1.0.0/16"), ip_network("2001:db8::/32")))
+CALLERS = {
+    "known": ALICE,
+    "pressing": PRESSING,
+    "patient": PATIENT,
+    "office": OFFICE,
+    "elsewhere": dataclasses.replace(ALICE, routes=frozenset({"gpt-5"})),
+    "stamped": dataclasses.replace(ALICE, tags={"cost_centre": "4711"}),
+    "limited": dataclasses.replace(
+        ALICE,
+        rate_limits=(
+            RateLimit(1, Owner("key", 11, "ci"), "requests", 2),
+            RateLimit(2, Owner("team", 1, "Search"), "requests", 100),
+            RateLimit(3, Owner("team", 1, "Search"), "tokens", 5000),
+        ),
+    ),
+}
+
+
 class Keyring:
     """Knows one key by heart and one by asking; the others stand for what can go wrong."""
 
+    def __init__(self):
+        self.uses = []
+
+    def used(self, caller, address, user_agent):
+        self.uses.append((address, user_agent))
+
     def remembered(self, presented):
-        return {"known": ALICE, "pressing": PRESSING, "patient": PATIENT}.get(presented)
+        return CALLERS.get(presented)
 
     async def look_up(self, presented):
         if presented == "away":
@@ -97,9 +123,10 @@ class Silent(Client):
         return {"type": "http.request", "body": b"{", "more_body": True}
 
 
-def head(*headers, method="POST", path="/v1/chat/completions", key="known"):
+def head(*headers, method="POST", path="/v1/chat/completions", key="known", client=("10.1.2.3", "4711")):
     return {
         "type": "http",
+        "client": client,
         "method": method,
         "path": path,
         "headers": [
@@ -383,3 +410,88 @@ async def test_a_priority_above_the_keys_ceiling_is_403(application, home, upstr
     assert (client.status, client.error["code"]) == (403, "not_permitted")
     assert home.books.entries == []
     assert upstream.journal.received() == []
+
+
+# --- What a key may do
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::7"])
+async def test_a_key_works_from_the_addresses_that_its_owner_named(application, address):
+    assert (await ask(application, head(key="office", client=(address, "1")))).status == 200
+
+
+@pytest.mark.parametrize("client", [("10.2.0.1", "1"), ("2001:db9::1", "1"), None, ("", "1")])
+async def test_a_key_does_not_work_from_anywhere_else(application, home, client):
+    answer = await ask(application, head(key="office", client=client))
+    assert (answer.status, answer.error["code"]) == (403, "not_permitted")
+    assert home.books.entries == []
+
+
+async def test_a_proxys_word_counts_only_where_it_is_a_configured_one(home, routes):
+    forwarded = (b"x-forwarded-for", b"203.0.113.9, 10.1.9.9")
+    for proxies, status in (((), 403), ((ip_network("192.0.2.0/24"),), 200)):
+        application = RelayApplication(
+            home.relay,
+            Keyring(),
+            routes,
+            home.lines,
+            Limits(),
+            max_body_bytes=LARGEST,
+            body_timeout_s=30.0,
+            trusted_proxies=proxies,
+        )
+        answer = await ask(application, head(forwarded, key="office", client=("192.0.2.1", "1")))
+        assert answer.status == status
+
+
+async def test_a_keys_scope_bounds_what_it_sees_and_what_it_calls(application):
+    listed = await ask(application, head(method="GET", path="/v1/models", key="elsewhere"))
+    assert json.loads(listed.body)["data"] == []
+    unseen = await ask(application, head(method="GET", path="/v1/models/alias", key="elsewhere"))
+    assert (unseen.status, unseen.error["code"]) == (404, "model_not_found")
+    assert (await ask(application, head(key="elsewhere"))).status == 404
+
+
+async def test_a_keys_tags_are_stamped_on_the_entry_and_win_over_the_calls_own(application, home):
+    await ask(application, head((b"x-penstock-tags", b"cost_centre=mine,run=7"), key="stamped"))
+    assert home.books.entry.tags == {"cost_centre": "4711", "run": "7"}
+
+
+async def test_where_a_key_is_used_from_and_by_what_is_noted(home, routes):
+    keys = Keyring()
+    application = RelayApplication(
+        home.relay, keys, routes, home.lines, Limits(), max_body_bytes=LARGEST, body_timeout_s=30.0
+    )
+    await ask(application, head((b"user-agent", b"OpenAI/Python 2.1"), key="stamped"))
+    await ask(application, head(key="unknown"))
+    await ask(application, head(key="office", client=("10.2.0.1", "1")))
+    assert keys.uses == [("10.1.2.3", "OpenAI/Python 2.1")]
+
+
+async def test_rate_limits_are_told_as_openai_tells_them(application):
+    """Of each kind the one that is nearest to its end: 2 of the key's requests, and 8 of the 5,000 tokens
+    for the prompt with 1,000 for an answer without a bound."""
+    first = await ask(application, head(key="limited"))
+    told = {name.decode(): value.decode() for name, value in first.headers.items() if b"ratelimit" in name}
+    tokens = -(-len(json.dumps([{"role": "user", "content": "Hello"}])) // 4) + 1000
+    assert told == {
+        "x-ratelimit-limit-requests": "2",
+        "x-ratelimit-remaining-requests": "1",
+        "x-ratelimit-reset-requests": "1m1s",
+        "x-ratelimit-limit-tokens": "5000",
+        "x-ratelimit-remaining-tokens": str(5000 - tokens),
+        "x-ratelimit-reset-tokens": "1m1s",
+    }
+    second = await ask(application, head(key="limited"))
+    assert second.headers[b"x-ratelimit-remaining-requests"] == b"0"
+
+    third = await ask(application, head(key="limited"))
+    assert (third.status, third.error["code"]) == (429, "rate_limit_exceeded")
+    assert 0 < int(third.headers[b"retry-after"]) <= 61
+    assert int(third.headers[b"retry-after-ms"]) <= 61_000
+    assert third.headers[b"x-ratelimit-limit-requests"] == b"2"
+    assert third.headers[b"x-ratelimit-remaining-requests"] == b"0"
+
+
+async def test_a_key_without_limits_is_told_of_none(application):
+    assert not [name for name in (await ask(application)).headers if b"ratelimit" in name]

@@ -27,6 +27,7 @@ from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.catalog import Catalog
+from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.pipeline import Relay
 from gateway.relay.records import Opened, Settled
@@ -34,7 +35,7 @@ from gateway.relay.targets import Targets
 from gateway.relay.transports.choice import Transports
 from gateway.simulator import Fault
 from tests.gateway.relay import carried
-from tests.gateway.relay.carried import ALICE, SOON, EveryName, Routes
+from tests.gateway.relay.carried import ALICE, SOON, EveryName, Routes, nothing_spent
 from tests.served import Served, eventually, provider_of, serve
 from tests.system.conftest import MODEL_NAMES, simulator_in_a_thread
 
@@ -109,6 +110,8 @@ class Told:
 class OneKey:
     """Every key is Alice's."""
 
+    def used(self, caller: Caller, address: str, user_agent: str) -> None: ...
+
     def remembered(self, presented: str) -> Caller | None:
         return ALICE
 
@@ -126,7 +129,7 @@ class House:
         routes = Routes(Catalog(EveryName(base_url, {})))
         relay = Relay(
             routes,
-            Admission(journal, self, clock),
+            Admission(journal, self, clock, LocalCounters(nothing_spent), "USD"),
             Targets(carried.Told(), clock, NEVER_OPENS),
             self.transport,
             Attempt(limits, clock, time.time),

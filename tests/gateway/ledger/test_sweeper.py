@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import Unavailable
 from gateway.ledger.journal import Journal, hold
 from gateway.ledger.sweeper import ends, sweep
 from gateway.relay.records import Settled
@@ -99,6 +100,61 @@ def test_a_journal_that_cannot_be_booked_stays(journals: Path) -> None:
 
     booked: list[Settled] = []
     assert sweep(journals, booked.extend) == 3
+
+
+class Ears:
+    """Hears of dead processes; away at first where so made."""
+
+    def __init__(self, *, away: int = 0) -> None:
+        self.away = away
+        self.told: list[tuple[str, list[Settled]]] = []
+
+    def __call__(self, process: str, found: list[Settled]) -> None:
+        self.told.append((process, found))
+        if self.away:
+            self.away -= 1
+            raise Unavailable("counters are away")
+
+
+def test_who_adopts_is_told_of_every_end_once_it_is_on_the_books(journals: Path) -> None:
+    expected = [each.outcome for each in dead(journals, "one")]
+    booked: list[Settled] = []
+    told: list[tuple[str, list[Settled], list[Settled]]] = []
+
+    sweep(journals, booked.extend, lambda process, found: told.append((process, found, list(booked))))
+
+    [(process, found, booked_by_then)] = told
+    assert (process, [each.outcome for each in found]) == ("one", expected)
+    assert booked_by_then == found
+
+
+def test_who_adopts_is_told_of_a_process_that_died_without_a_call(journals: Path) -> None:
+    Journal(journals / "idle", max_bytes=1 << 20, segment_bytes=1 << 16).close()
+    ears = Ears()
+    assert sweep(journals, lambda _: None, ears) == 0
+    assert ears.told == [("idle", [])]
+
+
+def test_a_journal_stays_until_it_was_adopted_and_is_told_of_again(journals: Path) -> None:
+    dead(journals, "one")
+    ears = Ears(away=2)
+    booked: list[Settled] = []
+
+    assert [sweep(journals, booked.extend, ears) for _ in range(4)] == [3, 3, 3, 0]
+
+    assert [process for process, _ in ears.told] == ["one"] * 3
+    assert ears.told[0] == ears.told[1] == ears.told[2]
+    assert booked == ears.told[0][1] * 3
+    assert list(journals.iterdir()) == []
+
+
+def test_a_journal_that_was_not_adopted_holds_up_no_other(journals: Path) -> None:
+    dead(journals, "one")
+    dead(journals, "two")
+    ears = Ears(away=1)
+
+    assert sweep(journals, lambda _: None, ears) == 6
+    assert [each.name for each in journals.iterdir()] == ["one"]
 
 
 def test_a_folder_that_vanishes_meanwhile_is_no_trouble(journals: Path) -> None:

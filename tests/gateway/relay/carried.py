@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,9 @@ from gateway.relay.breaker import POLICY as BREAKER
 from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Secret, Target
+from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Cut, Lifeline, Lifelines
+from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change
 from gateway.relay.records import Settled
@@ -31,6 +33,11 @@ ALICE = Caller(key_id=11, team_id=1)
 PRICE = Price(3, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
 SOON = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 CREDENTIAL = "sk-upstream-credential-0123456789"
+
+
+async def nothing_spent(wanted: Sequence[QuotaAsk]) -> Mapping[str, int]:
+    """The ledger of a house that has just been built."""
+    return {each.counter: 0 for each in wanted}
 
 
 @dataclass
@@ -132,6 +139,8 @@ class House:
     transport: Transports
     news: Told
     routes: Routes
+    counters: LocalCounters
+    caller: Caller
 
     def start(self, call: Call, client: Client) -> tuple[asyncio.Task[None], Lifeline]:
         """Carry a call in a task of its own; its lifeline can be cut."""
@@ -143,7 +152,7 @@ class House:
             line = self.lines.open(task, time.monotonic(), 30.0)
             lines.append(line)
             try:
-                await self.relay.carry(call, ALICE, lines[0], client)
+                await self.relay.carry(call, self.caller, lines[0], client)
             except GatewayError as why:
                 client.error = why
             finally:
@@ -187,6 +196,7 @@ async def house(
     *,
     target: dict[str, Any] | None = None,
     retry: RetryPolicy = SOON,
+    caller: Caller = ALICE,
     **pool: Any,
 ) -> AsyncIterator[House]:
     """A relay whose every model name leads to this provider, under the same name.
@@ -194,7 +204,7 @@ async def house(
     `target` has fields of `Target` beside those, `pool` those of its `PoolConfig`.
     """
     fields = {"pool": PoolConfig(**pool), **(target or {})}
-    async with house_of(EveryName(base_url, fields), folder, limits, retry) as made:
+    async with house_of(EveryName(base_url, fields), folder, limits, retry, caller=caller) as made:
         yield made
 
 
@@ -205,16 +215,18 @@ async def house_of(
     limits: Limits | None = None,
     retry: RetryPolicy = SOON,
     breaker: BreakerPolicy = BREAKER,
+    caller: Caller = ALICE,
 ) -> AsyncIterator[House]:
     """A relay with these routes, by model name. Retries come soon, breakers are as they are at work."""
     journal = Journal(folder / "mine", max_bytes=1 << 26, segment_bytes=1 << 20)
     transport = Transports()
     clock = time.monotonic
     books, lines, news = Books(), Lifelines(clock), Told()
+    counters = LocalCounters(nothing_spent)
     targets, known = Targets(news, clock, breaker), Routes(Catalog(routes))
     relay = Relay(
         known,
-        Admission(journal, books, clock),
+        Admission(journal, books, clock, counters, "USD"),
         targets,
         transport,
         Attempt(limits or Limits(), clock, time.time),
@@ -225,7 +237,7 @@ async def house_of(
     )
     watch = asyncio.create_task(lines.watch())
     try:
-        yield House(relay, books, lines, journal, targets, transport, news, known)
+        yield House(relay, books, lines, journal, targets, transport, news, known, counters, caller)
     finally:
         watch.cancel()
         await transport.close()

@@ -81,3 +81,15 @@ async def test_a_task_that_recovers_goes_on(clock: Clock) -> None:
 
     assert await line.task == "settled"
     assert line.overdue(10_000.0) is None
+
+
+async def test_only_the_calls_of_ended_secrets_are_cut(clock: Clock) -> None:
+    mine, theirs, nobodys = (
+        Lifeline(asyncio.create_task(waiting()), 110.0, clock, secret_id=each) for each in (7, 8, 0)
+    )
+    lines = Lifelines(clock, {mine, theirs, nobodys})
+    assert lines.secrets() == {7, 8}
+    lines.cut_revoked({7, 9})
+    assert [each.cut for each in (mine, theirs, nobodys)] == [Cut.REVOKED, None, None]
+    for each in (mine, theirs, nobodys):
+        each.task.cancel()

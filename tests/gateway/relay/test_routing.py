@@ -4,9 +4,10 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
-from accounts.caller import Caller
-from gateway.errors import ContextTooLong, ParameterRefused, RouteNotAllowed, Unpriced
+from accounts.caller import Caller, Owner, Quota, QuotaKind
+from gateway.errors import ContextTooLong, ParameterRefused, ParameterTooLarge, RouteNotAllowed, Unpriced
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
 from gateway.relay.routing import Plan, plan
@@ -178,3 +179,93 @@ def test_the_other_route_is_checked_for_its_price_as_well() -> None:
 
     with pytest.raises(Unpriced):
         planned(known, call_for(texts=(LONG,), max_tokens=10))
+
+
+# --- What a key may use, and what a quota demands
+
+TEAM = Owner("team", 1, "Search")
+
+
+def limited(kind: QuotaKind = "money", *, hard: bool = True) -> Caller:
+    quota = Quota(1, TEAM, kind, 10**9, "day", "UTC", hard=hard)
+    return Caller(key_id=1, team_id=1, quotas=(quota,))
+
+
+def made_for(caller: Caller, known: Catalog, **fields: Any) -> Plan:
+    return plan(call_for(**fields), caller, known, 0, random.random)
+
+
+def test_a_route_outside_a_keys_scope_looks_like_one_that_is_not_there() -> None:
+    known = catalog(target(1, CHEAP))
+    elsewhere = Caller(key_id=1, team_id=1, routes=frozenset({"other"}))
+    with pytest.raises(RouteNotAllowed) as forbidden:
+        made_for(elsewhere, known)
+    with pytest.raises(RouteNotAllowed) as unknown:
+        made_for(elsewhere, Catalog())
+    assert forbidden.value.body() == unknown.value.body()
+
+
+def test_a_key_may_call_its_routes_by_their_aliases() -> None:
+    route = Route("gpt-4o", (target(1, CHEAP),))
+    known = Catalog({"gpt-4o": route, "4o": route})
+    assert ids(plan(call_for("4o"), Caller(1, 1, routes=frozenset({"gpt-4o"})), known, 0, random.random)) == [
+        1
+    ]
+
+
+def test_long_messages_do_not_carry_a_key_to_a_route_outside_its_scope() -> None:
+    short = Route(
+        "gpt-4o", (target(1, CHEAP, context_window=500),), overflow="reroute", overflow_route="long"
+    )
+    known = Catalog({"gpt-4o": short, "long": Route("long", (target(2, CHEAP),))})
+    within = Caller(1, 1, routes=frozenset({"gpt-4o"}))
+    with pytest.raises(ContextTooLong):
+        made_for(within, known, texts=(LONG,), max_tokens=10)
+    assert made_for(Caller(1, 1), known, texts=(LONG,), max_tokens=10).asked == "gpt-4o"
+
+
+def test_under_a_hard_quota_a_call_without_a_bound_gets_its_routes() -> None:
+    known = catalog(target(1, CHEAP), usual_max_tokens=70)
+    made = made_for(limited(), known, n=2)
+    assert made.max_tokens == 140
+    assert made.steps[0].fields["max_tokens"] == Raw(b"70")
+    assert "max_tokens" not in made_for(limited(hard=False), known).steps[0].fields
+    assert "max_tokens" not in planned(known).steps[0].fields
+
+
+def test_under_a_hard_quota_the_bound_is_translated_like_any_other() -> None:
+    known = catalog(target(1, CHEAP, parameters={"max_tokens": "translate"}), usual_max_tokens=70)
+    fields = made_for(limited(), known).steps[0].fields
+    assert (fields.get("max_tokens"), fields["max_completion_tokens"]) == (None, Raw(b"70"))
+
+
+def test_under_a_hard_quota_a_target_that_hears_of_no_bound_is_not_asked() -> None:
+    deaf = target(1, CHEAP, parameters={"max_tokens": "drop", "max_completion_tokens": "drop"})
+    assert ids(made_for(limited(), catalog(deaf, target(2, CHEAP, order=1)))) == [2]
+    with pytest.raises(ParameterRefused, match="bound"):
+        made_for(limited("tokens"), catalog(deaf), max_tokens=5)
+
+
+def test_under_a_hard_quota_an_image_goes_only_where_it_is_known_what_it_counts_as() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    call = understand(
+        json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": [image]}]}).encode(), 0.0
+    )
+    blind, seeing = target(1, CHEAP), target(2, CHEAP, order=1, media_tokens=1500)
+    assert ids(plan(call, limited(), catalog(blind, seeing), 0, random.random)) == [2]
+    assert ids(plan(call, ALICE, catalog(blind, seeing), 0, random.random)) == [1, 2]
+    with pytest.raises(ParameterRefused, match="image"):
+        plan(call, limited(), catalog(blind), 0, random.random)
+
+
+def test_under_a_money_quota_a_call_without_a_price_is_refused_though_its_route_allows_it() -> None:
+    known = catalog(target(1), unpriced_allowed=True)
+    for caller in (limited(), limited(hard=False)):
+        with pytest.raises(Unpriced):
+            made_for(caller, known)
+    assert ids(made_for(limited("tokens"), known)) == [1]
+
+
+def test_a_call_for_more_than_its_route_allows_is_refused() -> None:
+    with pytest.raises(ParameterTooLarge):
+        planned(catalog(target(1, CHEAP), max_tokens=10), call_for(max_tokens=11))

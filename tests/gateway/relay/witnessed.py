@@ -38,6 +38,8 @@ GONE_WITHIN_S = 1.0
 class Keyring:
     """Everybody is Alice."""
 
+    def used(self, caller: Caller, address: str, user_agent: str) -> None: ...
+
     def remembered(self, presented: str) -> Caller:
         return ALICE
 

@@ -1,0 +1,159 @@
+"""How much a call may at most cost at a target, and how much it probably will.
+
+Pure. A hard quota holds the worst case, so nothing may be left open there: a call without a bound
+gets its route's, and images, recordings and files count as their target says, or are refused.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.errors import InvalidCall, ParameterTooLarge
+from gateway.relay.call import BOUNDS, MOST_TOKENS, Call
+from gateway.relay.catalog import Price, Route, Target
+from gateway.relay.limits import Amounts
+from gateway.relay.pricing import cost_nanos
+from gateway.relay.records import Usage
+from gateway.relay.tokenizer import SaidSoFar
+from gateway.relay.usage import BYTES_A_TOKEN
+
+WRITTEN = frozenset({"text", "refusal"})
+"""Parts of a message whose tokens are no more than their bytes."""
+
+
+class _Part(Struct):
+    type: str = "text"
+
+
+class _Message(Struct):
+    content: str | list[Raw] | None = None
+
+
+_messages = msgspec.json.Decoder(list[_Message]).decode
+_part = msgspec.json.Decoder(_Part).decode
+
+
+class Media(Struct, frozen=True):
+    """Images, recordings and files of a call: how many, and how many bytes their parts have."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+
+NO_MEDIA = Media()
+
+
+def check(call: Call, route: Route) -> None:
+    """Raises ParameterTooLarge where a call asks for more than its route lets any call ask for."""
+    if call.bound is not None and call.bound > route.max_tokens:
+        name = next(each for each in BOUNDS if each in call.fields)
+        raise ParameterTooLarge(
+            f"The model '{route.model_name}' writes at most {route.max_tokens} tokens here, "
+            f"and this call asks for {call.bound}. Ask for fewer.",
+            param=name,
+        )
+    if call.choices > route.max_choices:
+        raise ParameterTooLarge(
+            f"A call to the model '{route.model_name}' has at most {route.max_choices} choices here, "
+            f"and this one asks for {call.choices}. Ask for fewer.",
+            param="n",
+        )
+
+
+def filled(call: Call, route: Route) -> dict[str, Raw]:
+    """The call's fields with a bound: its own, or the route's where it named none."""
+    if call.bound is not None:
+        return call.fields
+    return {**call.fields, "max_tokens": Raw(b"%d" % usual_bound(route))}
+
+
+def usual_bound(route: Route) -> int:
+    """Half of the smallest window at most, so that the bound itself makes no call too long."""
+    windows = [each.context_window // 2 for each in route.targets if each.context_window is not None]
+    return max(1, min([route.usual_max_tokens, *windows]))
+
+
+def is_bounded(fields: dict[str, Raw]) -> bool:
+    """Whether a target hears of a bound: its rules may drop what it does not take."""
+    return any(name in fields and bytes(fields[name]) != b"null" for name in BOUNDS)
+
+
+def media_of(fields: dict[str, Raw]) -> Media:
+    """What of the messages is no text. Raises InvalidCall where they cannot be understood."""
+    try:
+        messages = _messages(fields["messages"])
+        parts = [part for each in messages if isinstance(each.content, list) for part in each.content]
+        found = [len(memoryview(part)) for part in parts if _part(part).type not in WRITTEN]
+    except (msgspec.DecodeError, RecursionError):
+        raise InvalidCall(
+            "'messages' must be a list of objects whose content is a text or a list of parts: "
+            "under a hard quota the worst case of a call must be known.",
+            param="messages",
+            code="invalid_type",
+        ) from None
+    return Media(len(found), sum(found))
+
+
+def worst(fields: dict[str, Raw], max_tokens: int, target: Target, media: Media) -> Usage:
+    """The most that an attempt can use: one token a byte, and the answer's bound.
+
+    No token is shorter than a byte, and a message's own JSON is longer than the 16 tokens it may add.
+    """
+    size = sum(len(memoryview(each)) for each in fields.values())
+    prompt = size - media.size_bytes + media.count * (target.media_tokens or 0)
+    return Usage(min(prompt, MOST_TOKENS), min(max_tokens, MOST_TOKENS), 0, "estimated")
+
+
+def worst_cost_nanos(usage: Usage, price: Price | None) -> int:
+    """As if every token of the prompt had its dearest price: which are cached is not known before."""
+    if price is None or price.cached_input_nanos <= price.input_nanos:
+        return cost_nanos(usage, price)
+    dearest = Usage(usage.input_tokens, usage.output_tokens, usage.input_tokens, usage.basis)
+    return cost_nanos(dearest, price)
+
+
+def probable(prompt_bytes: int, max_tokens: int, price: Price | None) -> Amounts:
+    """What is expected: the prompt at four bytes a token, and the whole of the answer's bound."""
+    usage = Usage(-(-prompt_bytes // BYTES_A_TOKEN), max_tokens)
+    return Amounts(usage.input_tokens + usage.output_tokens, cost_nanos(usage, price))
+
+
+def spare_tokens(held: Usage, prompt_tokens: int, price: Price | None) -> int:
+    """Output tokens that what is held covers beyond the answer's bound, because the prompt was held at worst.
+
+    Tokens of output may cost many times those of the prompt; the least of both ways of counting is told.
+    """
+    spare = max(0, held.input_tokens - prompt_tokens)
+    if price is None or price.output_nanos <= price.input_nanos:
+        return spare
+    return spare * price.input_nanos // price.output_nanos
+
+
+class Allowance:
+    """Whether a stream has said more than is held for it, counted only when it might have.
+
+    A token is at least one byte, so what was said need not be counted before it has that many bytes,
+    nor again before as many more came as were left.
+    """
+
+    __slots__ = ("_at", "_model", "_most", "_said", "_spare")
+
+    def __init__(
+        self, most_tokens: int, said: SaidSoFar, upstream_model: str, spare: Callable[[], int]
+    ) -> None:
+        """`spare` is asked once, when the answer has passed its bound."""
+        self._most = self._at = most_tokens
+        self._said, self._model = said, upstream_model
+        self._spare: Callable[[], int] | None = spare
+
+    def is_passed(self) -> bool:
+        size = self._said.most_tokens
+        if size <= self._at:
+            return False
+        tokens = self._said.tokens(self._model)
+        if tokens > self._most and self._spare is not None:
+            self._most += self._spare()
+            self._spare = None
+        self._at = size + max(0, self._most - tokens)
+        return tokens > self._most
