@@ -8,19 +8,34 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from ipaddress import ip_network
+from types import MappingProxyType
 from typing import cast
 
 from django.db import Error as DatabaseTrouble
 from django.db import connections, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from accounts import keys
-from accounts.caller import Caller, KeyCannotBeChecked, Priority
-from accounts.models import KeySecret, PepperFingerprint
+from accounts import models as m
+from accounts.caller import (
+    NO_TAGS,
+    Caller,
+    KeyCannotBeChecked,
+    Owner,
+    Period,
+    Priority,
+    Quota,
+    QuotaKind,
+    RateLimit,
+    RateLimitKind,
+)
+from accounts.models import AccessToken, KeySecret, Membership, PepperFingerprint
+from accounts.uses import Uses
 
 log = logging.getLogger("penstock.authentication")
 
@@ -59,10 +74,11 @@ class _Stale:
 class Authenticator:
     """Tell who is calling.
 
-        take apart | remembered? | look up | compare | note the use
+        take apart | remembered? | look up | compare
 
-    Malformed, unknown, wrong, expired and revoked keys all give None: no oracle.
-    Does not decide what a caller may do.
+    Malformed, unknown, wrong, expired and revoked keys all give None, and so do those of an archived team:
+    no oracle.
+    Does not decide what a caller may do, nor what counts as a use: whoever let the call in says so by `used`.
     Used on one event loop; only `forget` and `flush_uses` may be called from other threads.
     A database slower than `look_up_timeout_s` counts as away.
     `now_s` is Unix time, for expiry and last use; `steady_s` never jumps, and measures how old a memory is.
@@ -94,7 +110,7 @@ class Authenticator:
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._in_flight: dict[str, asyncio.Task[_Known | None]] = {}
         self._flights: set[asyncio.Task[_Known | None]] = set()
-        self._uses: dict[int, float] = {}
+        self._uses = Uses()
         self._database_away = False
 
     def __repr__(self) -> str:
@@ -137,21 +153,23 @@ class Authenticator:
             kept |= {public_id: _Stale(known, since_s, since_s) for public_id, known in before.items()}
             self._stale = kept
 
-    def flush_uses(self) -> None:
-        """Write the last uses gathered since the last time: one UPDATE for each key secret that was used.
+    def used(self, caller: Caller, address: str, user_agent: str) -> None:
+        """A call of this caller got past the door: gathered in memory until the next flush."""
+        self._uses.add(caller.secret_id, address, user_agent, self._now_s())
 
-        Raises django.db.Error, and keeps the uses for the next time.
+    def flush_uses(self) -> None:
+        """Write the uses gathered since the last time. Raises django.db.Error, and keeps them."""
+        self._uses.flush()
+
+    async def still_good(self, secret_ids: Iterable[int], now_s: float) -> set[int]:
+        """Which of these secrets may be called with at that moment: one query, in a thread.
+
+        Raises django.db.Error or TimeoutError where the database does not answer.
         """
-        uses, self._uses = self._uses, {}
-        gathered = list(uses.items())
-        try:
-            with transaction.atomic():
-                for secret_id, at_s in gathered:
-                    _write_use(secret_id, datetime.fromtimestamp(at_s, UTC))
-        except DatabaseTrouble:
-            for secret_id, at_s in gathered:
-                self._uses.setdefault(secret_id, at_s)
-            raise
+        asked = frozenset(secret_ids)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._look_up_timeout_s):
+            return await loop.run_in_executor(self._executor, read_good, asked, now_s)
 
     async def close(self) -> None:
         """Wait for look-ups under way, then end the threads where they are our own."""
@@ -162,11 +180,7 @@ class Authenticator:
     def _admit(self, known: _Known, secret: str) -> Caller | None:
         if not known.is_secret(secret):
             return None
-        now_s = self._now_s()
-        if known.caller.expired(now_s):
-            return None
-        self._uses[known.secret_id] = now_s
-        return known.caller
+        return None if known.caller.expired(self._now_s()) else known.caller
 
     async def _current(self, public_id: str) -> _Known | None:
         """What is known of a key now; a stale memory only where the database is away."""
@@ -256,18 +270,50 @@ class Authenticator:
 
 
 def read_key(public_id: str, peppers: Mapping[str, str]) -> _Known | None:
-    """One query, in a thread of the executor; None where nobody may call with it. Raises django.db.Error."""
+    """Three queries, in a thread of the executor: the key, its and its team's rate limits and quotas.
+
+    None where nobody may call with it. Raises django.db.Error.
+    """
     try:
-        secret = KeySecret.objects.select_related("key").filter(public_id=public_id).first()
+        secret = _not_revoked().select_related("key__team").filter(public_id=public_id).first()
+        if secret is None:
+            return None
+        pepper = peppers.get(secret.pepper_id)
+        if pepper is None:
+            log.error(
+                "The key %s needs the pepper %s, which is not in KEY_PEPPERS.", secret, secret.pepper_id
+            )
+            return None
+        return _Known(secret.pk, bytes(secret.digest), pepper, _caller(secret))
     finally:
         connections.close_all()
-    if secret is None or secret.key.revoked_at is not None:
-        return None
-    pepper = peppers.get(secret.pepper_id)
-    if pepper is None:
-        log.error("The key %s needs the pepper %s, which is not in KEY_PEPPERS.", secret, secret.pepper_id)
-        return None
-    return _Known(secret.pk, bytes(secret.digest), pepper, _caller(secret))
+
+
+def read_good(secret_ids: Iterable[int], now_s: float) -> set[int]:
+    """In a thread of the executor: of these secrets, those that are neither over nor revoked at that moment.
+
+    Raises django.db.Error.
+    """
+    at = datetime.fromtimestamp(now_s, UTC)
+    lasting = (Q(ends_at=None) | Q(ends_at__gt=at)) & (Q(key__expires_at=None) | Q(key__expires_at__gt=at))
+    good = _not_revoked().filter(lasting, pk__in=list(secret_ids))
+    try:
+        return set(good.order_by().values_list("pk", flat=True))
+    finally:
+        connections.close_all()
+
+
+def _not_revoked() -> QuerySet[KeySecret]:
+    """Secrets of keys that nobody took back.
+
+    A personal key is good while its maker is in the team, however they went: the door asks for itself,
+    because an account may also be switched off or deleted.
+    """
+    place = Membership.objects.filter(
+        team=OuterRef("key__team"), user=OuterRef("key__created_by"), user__is_active=True
+    )
+    has_its_person = ~Q(key__kind=m.ApiKey.Kind.PERSONAL) | Exists(place)
+    return KeySecret.objects.filter(has_its_person, key__revoked_at=None, key__team__archived_at=None)
 
 
 def write_digest(known: _Known, fresh: _Known) -> None:
@@ -287,7 +333,7 @@ def check_peppers(peppers: Sequence[str]) -> None:
     """
     configured = {keys.pepper_id(pepper): keys.fingerprint(pepper) for pepper in peppers}
     with transaction.atomic():
-        needed = set(KeySecret.objects.order_by().values_list("pepper_id", flat=True).distinct())
+        needed = _needed_peppers()
         if missing := sorted(needed - configured.keys()):
             raise WrongPeppers(_says_missing(missing))
         recorded = dict(PepperFingerprint.objects.values_list("pepper_id", "fingerprint"))
@@ -308,12 +354,51 @@ def _says_missing(missing: Sequence[str]) -> str:
     )
 
 
+def _needed_peppers() -> set[str]:
+    held = KeySecret.objects.order_by().values_list("pepper_id", flat=True)
+    return set(held.union(AccessToken.objects.order_by().values_list("pepper_id", flat=True)))
+
+
 def _caller(secret: KeySecret) -> Caller:
     key = secret.key
-    expires_at_s = key.expires_at.timestamp() if key.expires_at else None
-    return Caller(key.pk, key.team_id, expires_at_s, cast(Priority, key.priority_ceiling))
+    owners = {
+        (key.pk, None): Owner("key", key.pk, key.name),
+        (None, key.team_id): Owner("team", key.team_id, key.team.name),
+    }
+    theirs = Q(key=key) | Q(team=key.team_id)
+    rate_limits, quotas = m.RateLimit.objects.filter(theirs), m.Quota.objects.filter(theirs)
+    return Caller(
+        key_id=key.pk,
+        team_id=key.team_id,
+        expires_at_s=_ends_s(secret),
+        priority_ceiling=cast(Priority, key.priority_ceiling),
+        secret_id=secret.pk,
+        routes=None if key.routes is None else frozenset(key.routes),
+        networks=tuple(ip_network(each) for each in key.networks),
+        tags=MappingProxyType(dict(key.tags)) if key.tags else NO_TAGS,
+        rate_limits=tuple(_rate_limit(row, owners[row.key_id, row.team_id]) for row in rate_limits),
+        quotas=tuple(_quota(row, owners[row.key_id, row.team_id]) for row in quotas),
+    )
 
 
-def _write_use(secret_id: int, at: datetime) -> None:
-    earlier = Q(last_used_at=None) | Q(last_used_at__lt=at)
-    KeySecret.objects.filter(earlier, pk=secret_id).update(last_used_at=at)
+def _ends_s(secret: KeySecret) -> float | None:
+    """In Unix seconds, the end of the key or of the secret's overlap, whichever comes first."""
+    ends = [at.timestamp() for at in (secret.key.expires_at, secret.ends_at) if at is not None]
+    return min(ends, default=None)
+
+
+def _rate_limit(row: m.RateLimit, owner: Owner) -> RateLimit:
+    return RateLimit(row.pk, owner, cast(RateLimitKind, row.kind), row.amount, row.model_name)
+
+
+def _quota(row: m.Quota, owner: Owner) -> Quota:
+    return Quota(
+        id=row.pk,
+        owner=owner,
+        kind=cast(QuotaKind, row.kind),
+        amount=row.amount,
+        period=cast(Period, row.period),
+        zone=row.zone,
+        hard=row.hard,
+        warn_at=tuple(row.warn_at),
+    )

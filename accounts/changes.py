@@ -1,6 +1,7 @@
 """One counter for every change that a serving process must hear of.
 
-A process hears of its own changes by signal, at commit, and of others by polling the counter.
+A process hears of its own changes by signal, at commit, and of others through Redis, where there is one,
+or by polling the counter.
 """
 
 from functools import partial
@@ -13,10 +14,10 @@ from accounts.signals import changed
 
 
 def note_change() -> None:
-    """Count up inside the caller's transaction; the signal goes out when that commits."""
+    """Count up inside the caller's transaction; the signal goes out with the number when that commits."""
     if not ChangeCounter.objects.filter(pk=1).update(number=F("number") + 1):
         ChangeCounter.objects.get_or_create(pk=1, defaults={"number": 1})
-    transaction.on_commit(partial(changed.send, sender=ChangeCounter))
+    transaction.on_commit(partial(changed.send, sender=ChangeCounter, number=change_number()))
 
 
 def change_number() -> int:

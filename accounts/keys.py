@@ -1,8 +1,9 @@
-"""API keys: mint, take apart, digest and compare.
+"""API keys, and access tokens in the same form: mint, take apart, digest and compare.
 
     pst_<public id>_<secret><checksum>
         12 base62    43 base62 (256 bits), 6 base62: CRC-32 of all before it
 
+An access token begins with pat_ instead, so that neither is taken for the other.
 The checksum tells a typo or garbage from a key before anything is looked up; it protects nothing.
 Pure: no database, no Django.
 """
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX = "pst_"
+ACCESS_PREFIX = "pat_"
+"""As long as the other."""
 PUBLIC_ID_LENGTH = 12
 SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
@@ -24,45 +27,50 @@ _PAIRS = [
     high + low for high in ALPHABET for low in ALPHABET
 ]  # two digits at once: a checksum in three steps
 _BEFORE_CHECKSUM = LENGTH - CHECKSUM_LENGTH
-_SHAPE = re.compile(
-    f"{PREFIX}([0-9A-Za-z]{{{PUBLIC_ID_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})[0-9A-Za-z]{{{CHECKSUM_LENGTH}}}"
-)
+_SHAPES = {
+    prefix: re.compile(
+        f"{prefix}([0-9A-Za-z]{{{PUBLIC_ID_LENGTH}}})_"
+        f"([0-9A-Za-z]{{{SECRET_LENGTH}}})[0-9A-Za-z]{{{CHECKSUM_LENGTH}}}"
+    )
+    for prefix in (PREFIX, ACCESS_PREFIX)
+}
 
 
 class Parts(NamedTuple):
-    """An API key in clear, taken apart. Its repr keeps the secret to itself."""
+    """An API key or access token in clear, taken apart. Its repr keeps the secret to itself."""
 
     public_id: str
     secret: str
+    prefix: str = PREFIX
 
     @property
     def text(self) -> str:
-        """The key as its owner presents it: the only time it is whole."""
-        body = f"{PREFIX}{self.public_id}_{self.secret}"
+        """As its owner presents it: the only time it is whole."""
+        body = f"{self.prefix}{self.public_id}_{self.secret}"
         return body + checksum(body)
 
     def __repr__(self) -> str:
-        return f"<Parts {prefix_of(self.public_id)}…>"
+        return f"<Parts {prefix_of(self.public_id, self.prefix)}…>"
 
 
-def mint() -> Parts:
-    """A new key from the operating system's randomness."""
-    return Parts(_random(PUBLIC_ID_LENGTH), _random(SECRET_LENGTH))
+def mint(prefix: str = PREFIX) -> Parts:
+    """A new one from the operating system's randomness."""
+    return Parts(_random(PUBLIC_ID_LENGTH), _random(SECRET_LENGTH), prefix)
 
 
-def take_apart(presented: str) -> Parts | None:
-    """The parts of a well-formed key with a right checksum, else None. Never raises, whatever it is given."""
+def take_apart(presented: str, prefix: str = PREFIX) -> Parts | None:
+    """The parts of a well-formed one with a right checksum, else None. Never raises, whatever it is given."""
     if len(presented) != LENGTH:
         return None
-    shape = _SHAPE.fullmatch(presented)
+    shape = _SHAPES[prefix].fullmatch(presented)
     if shape is None or checksum(presented[:_BEFORE_CHECKSUM]) != presented[_BEFORE_CHECKSUM:]:
         return None
-    return Parts(shape[1], shape[2])
+    return Parts(shape[1], shape[2], prefix)
 
 
-def prefix_of(public_id: str) -> str:
-    """What may be shown of a key after it was made."""
-    return PREFIX + public_id
+def prefix_of(public_id: str, prefix: str = PREFIX) -> str:
+    """What may be shown of it after it was made."""
+    return prefix + public_id
 
 
 def checksum(text: str) -> str:

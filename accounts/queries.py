@@ -1,26 +1,82 @@
 """What may be seen, and by whom. Reads only."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet
 
 from accounts.keys import prefix_of
-from accounts.models import ApiKey, KeySecret, Membership, Team, User
+from accounts.models import (
+    AccessToken,
+    ApiKey,
+    AuditEvent,
+    Invitation,
+    KeySecret,
+    KeyUse,
+    Membership,
+    Quota,
+    RateLimit,
+    Team,
+    User,
+)
 
-Action = Literal["see", "make_keys", "manage_keys", "manage_members"]
+Action = Literal[
+    "see",
+    "make_keys",
+    "manage_keys",
+    "manage_members",
+    "manage_limits",
+    "invite",
+    "see_audit",
+    "allow_urgent",
+]
 KeyState = Literal["active", "expired", "revoked"]
+SecretState = Literal["current", "overlapping", "ended"]
 
+_OWNERS: frozenset[Action] = frozenset(
+    ("see", "make_keys", "manage_keys", "manage_members", "manage_limits", "invite", "see_audit")
+)
 RIGHTS: dict[str, frozenset[Action]] = {
-    Membership.Role.OWNER: frozenset(("see", "make_keys", "manage_keys", "manage_members")),
+    Membership.Role.OWNER: _OWNERS,
     Membership.Role.MEMBER: frozenset(("see", "make_keys")),
     Membership.Role.VIEWER: frozenset(("see",)),
 }
-"""What each role may do. A member may also revoke keys of their own making."""
+"""What each role may do. A member may also change, rotate and revoke keys of their own making."""
+ADMINISTRATORS: frozenset[Action] = _OWNERS | {"allow_urgent"}
+"""In every team. Urgent calls go before those of other teams, so no team decides that by itself."""
+PROGRAMS_FOR = timedelta(hours=24)
+"""How long a program that presented a secret is listed with it."""
+
+
+class ProgramRow(NamedTuple):
+    """A program, as far as one can tell: an address and what it calls itself."""
+
+    address: str
+    user_agent: str
+    last_used_at: datetime
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """One of a key's secrets as pages show it: what it is called, and who still uses it."""
+
+    id: int
+    prefix: str
+    state: SecretState
+    created_at: datetime
+    ends_at: datetime | None
+    last_used_at: datetime | None
+    last_used_from: str
+    last_user_agent: str
+    uses: int
+    programs: tuple[ProgramRow, ...]
+    """That presented it in the last 24 hours, latest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +95,34 @@ class KeyRow:
     expires_at: datetime | None
     revoked_at: datetime | None
     state: KeyState
+    kind: str = "service"
+    priority_ceiling: str = "normal"
+    secrets: tuple[SecretRow, ...] = ()
+    """Newest first; the current one is the first."""
+    old_secret_users: tuple[ProgramRow, ...] = ()
+    """Programs that presented an overlapping secret after it was replaced, each once, latest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """What is asked of the audit; empty or None: anything."""
+
+    actor: str = ""
+    """A name as it is recorded, in any case: an e-mail address."""
+    action: str = ""
+    """One action, such as `key.rotated`, or all of a noun, such as `key`."""
+    subject_kind: str = ""
+    subject_id: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Before this moment."""
+
+
+class Limits(NamedTuple):
+    """The rows of one team or of one key."""
+
+    rate_limits: list[RateLimit]
+    quotas: list[Quota]
 
 
 def teams_of(user: User) -> QuerySet[Team]:
@@ -47,8 +131,9 @@ def teams_of(user: User) -> QuerySet[Team]:
 
 
 def with_counts(teams: QuerySet[Team], now: datetime) -> QuerySet[Team]:
-    """Each team with `people` and `active_keys`."""
-    active = Q(api_keys__revoked_at=None) & (Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=now))
+    """Each team with `people` and `active_keys`; an archived one has none of those."""
+    lasting = Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=now)
+    active = Q(archived_at=None, api_keys__revoked_at=None) & lasting
     return Team.objects.filter(pk__in=teams.values("pk")).annotate(
         people=Count("memberships", distinct=True),
         active_keys=Count("api_keys", filter=active, distinct=True),
@@ -70,11 +155,24 @@ def may_revoke(user: User, key_team: Team, made_by_id: int | None) -> bool:
     return revokes(_rights_in(user, key_team), is_own=made_by_id == user.pk)
 
 
+def may_manage_key(user: User, key: ApiKey) -> bool:
+    """Whether a person may change, rotate or revoke this key."""
+    return may_revoke(user, key.team, key.created_by_id)
+
+
+def may_change_limit(user: User, row: RateLimit | Quota) -> bool:
+    """Whether a person may change or remove this limit: an administrator's only an administrator."""
+    if user.is_superuser:
+        return user.is_active
+    team = row.key.team if row.key else row.team
+    return team is not None and not row.by_administrator and may(user, team, "manage_limits")
+
+
 def rights(user: User, role: str | None) -> frozenset[Action]:
     """What a person with this role in a team may do there: an administrator everything, whatever the role."""
     if not user.is_active:
         return frozenset()
-    return RIGHTS.get(Membership.Role.OWNER if user.is_superuser else role or "", frozenset())
+    return ADMINISTRATORS if user.is_superuser else RIGHTS.get(role or "", frozenset())
 
 
 def revokes(rights: frozenset[Action], *, is_own: bool) -> bool:
@@ -98,20 +196,78 @@ def recovery_codes_left(user: User) -> int | None:
     return len(codes.wrap().get_unused_codes()) if codes else 0
 
 
+def limits_of(owner: Team | ApiKey) -> Limits:
+    """The rate limits and quotas of one team or of one key, oldest first, in two queries."""
+    return Limits(list(owner.rate_limits.all()), list(owner.quotas.all()))
+
+
+def open_invitations(team: Team, now: datetime) -> QuerySet[Invitation]:
+    """Those that can still be accepted, newest first, with who made them."""
+    waiting = team.invitations.filter(accepted_at=None, withdrawn_at=None, expires_at__gt=now)
+    return waiting.select_related("created_by")
+
+
+def access_tokens_of(user: User) -> QuerySet[AccessToken]:
+    """A person's own, newest first."""
+    return AccessToken.objects.filter(user=user)
+
+
+def audit_events(
+    user: User, team: Team | None = None, asked: AuditFilter | None = None
+) -> QuerySet[AuditEvent]:
+    """What a person may see of the audit, latest first: owners their teams', administrators all.
+
+    Of a team where they may not, nothing.
+    """
+    events = AuditEvent.objects.all()
+    if not user.is_active:
+        return events.none()
+    if not user.is_superuser:
+        owned = Membership.objects.filter(user=user, role=Membership.Role.OWNER)
+        events = events.filter(team_id__in=owned.values("team_id"))
+    if team is not None:
+        events = events.filter(team_id=team.pk)
+    return events.filter(_matching(asked or AuditFilter()))
+
+
+def _matching(asked: AuditFilter) -> Q:
+    found = Q()
+    if asked.actor:
+        found &= Q(actor_name__iexact=asked.actor)
+    if asked.action:
+        found &= Q(action=asked.action) | Q(action__startswith=f"{asked.action}.")
+    if asked.subject_kind:
+        found &= Q(subject_kind=asked.subject_kind)
+    if asked.subject_id:
+        found &= Q(subject_id=asked.subject_id)
+    if asked.since is not None:
+        found &= Q(at__gte=asked.since)
+    if asked.until is not None:
+        found &= Q(at__lt=asked.until)
+    return found
+
+
 def keys_of(team: Team, now: datetime) -> list[KeyRow]:
     """A team's keys, active ones first, then the newest."""
     return keys_by_team([team], now)[team.pk]
 
 
 def keys_by_team(teams: Iterable[Team], now: datetime) -> dict[int, list[KeyRow]]:
-    """Every team's keys in two queries, however many teams there are."""
+    """Every team's keys in three queries, however many teams there are."""
     rows: dict[int, list[KeyRow]] = {team.pk: [] for team in teams}
-    keys = ApiKey.objects.filter(team__in=rows).select_related("created_by").prefetch_related("secrets")
-    for key in keys:
-        rows[key.team_id].append(_row(key, now))
+    for row in key_rows(ApiKey.objects.filter(team__in=rows), now):
+        rows[row.team_id].append(row)
     for each in rows.values():
         each.sort(key=lambda row: row.state != "active")
     return rows
+
+
+def key_rows(keys: QuerySet[ApiKey], now: datetime) -> list[KeyRow]:
+    """These keys as lists show them, in their order; three queries: keys with makers, secrets, programs."""
+    of_late = Q(last_used_at__gt=now - PROGRAMS_FOR) | Q(secret__ends_at__gt=now)
+    programs = Prefetch("programs", KeyUse.objects.filter(of_late).order_by("-last_used_at", "id"))
+    secrets = Prefetch("secrets", KeySecret.objects.prefetch_related(programs))
+    return [_row(key, now) for key in keys.select_related("created_by").prefetch_related(secrets)]
 
 
 def state_of(key: ApiKey, now: datetime) -> KeyState:
@@ -122,8 +278,14 @@ def state_of(key: ApiKey, now: datetime) -> KeyState:
     return "active"
 
 
+def secret_state(secret: KeySecret, now: datetime) -> SecretState:
+    if secret.ends_at is None:
+        return "current"
+    return "overlapping" if secret.ends_at > now else "ended"
+
+
 def _row(key: ApiKey, now: datetime) -> KeyRow:
-    secrets: list[KeySecret] = list(key.secrets.all())
+    secrets: list[KeySecret] = sorted(key.secrets.all(), key=_newest_first)
     used = [secret.last_used_at for secret in secrets if secret.last_used_at is not None]
     return KeyRow(
         id=key.pk,
@@ -137,4 +299,48 @@ def _row(key: ApiKey, now: datetime) -> KeyRow:
         expires_at=key.expires_at,
         revoked_at=key.revoked_at,
         state=state_of(key, now),
+        kind=key.kind,
+        priority_ceiling=key.priority_ceiling,
+        secrets=tuple(_secret_row(each, now) for each in secrets),
+        old_secret_users=_old_secret_users(secrets, now),
     )
+
+
+def _newest_first(secret: KeySecret) -> tuple[bool, int]:
+    """The current one first, wherever the clock stood when it was made."""
+    return secret.ends_at is not None, -secret.pk
+
+
+def _secret_row(secret: KeySecret, now: datetime) -> SecretRow:
+    of_late = [each for each in secret.programs.all() if each.last_used_at > now - PROGRAMS_FOR]
+    return SecretRow(
+        id=secret.pk,
+        prefix=prefix_of(secret.public_id),
+        state=secret_state(secret, now),
+        created_at=secret.created_at,
+        ends_at=secret.ends_at,
+        last_used_at=secret.last_used_at,
+        last_used_from=secret.last_used_from,
+        last_user_agent=secret.last_user_agent,
+        uses=secret.uses,
+        programs=tuple(map(_program, of_late)),
+    )
+
+
+def _program(use: KeyUse) -> ProgramRow:
+    return ProgramRow(use.address, use.user_agent, use.last_used_at, use.uses)
+
+
+def _old_secret_users(newest_first: Sequence[KeySecret], now: datetime) -> tuple[ProgramRow, ...]:
+    """Each secret was replaced when the one after it was made."""
+    found: dict[tuple[str, str], ProgramRow] = {}
+    for newer, older in pairwise(newest_first):
+        if secret_state(older, now) != "overlapping":
+            continue
+        for use in older.programs.all():
+            if use.last_used_at > newer.created_at:
+                who = (use.address, use.user_agent)
+                found[who] = max(
+                    found.get(who, _program(use)), _program(use), key=lambda row: row.last_used_at
+                )
+    return tuple(sorted(found.values(), key=lambda row: row.last_used_at, reverse=True))

@@ -1,10 +1,14 @@
-"""What stands around every page: security headers, facts for the base template, log lines."""
+"""What stands around every page: security headers, who acts, facts for the base template, log lines."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+
+from accounts.actor import Actor, acting_as
+from gateway.addresses import client_address, networks
 
 PAGES = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -41,6 +45,31 @@ class NoStore:
         response = self.get_response(request)
         response.setdefault("Cache-Control", "no-store")
         return response
+
+
+class Acting:
+    """Whatever a request changes is changed on behalf of who is signed in, from where they are."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with acting_as(_actor_of(request)):
+            return self.get_response(request)
+
+
+NOT_SIGNED_IN = "somebody not signed in"
+
+
+def _actor_of(request: HttpRequest) -> Actor:
+    address = client_address(
+        request.META.get("REMOTE_ADDR", ""),
+        request.META.get("HTTP_X_FORWARDED_FOR", ""),
+        networks(settings.ENV.trusted_proxies),
+    )
+    agent = request.META.get("HTTP_USER_AGENT", "")
+    name = request.user.get_username() or NOT_SIGNED_IN
+    return Actor("person", name, request.user.pk, address, agent)
 
 
 class OneLine(logging.Formatter):

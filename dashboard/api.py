@@ -1,47 +1,150 @@
-"""The management API: the routers of every room, and one shape for what goes wrong.
+"""The management API: the routers of every room, what stands around each operation, and its schema.
 
-Errors are problem details as in RFC 9457, with a sentence in `detail`
-and, where fields are wrong, a sentence for each in `errors`.
+A session with CSRF or an access token lets in, a POST with an `Idempotency-Key` is done once,
+and what goes wrong is told in the one shape of `problems`.
 """
 
-import json
-from collections.abc import Iterable
+from functools import wraps
 from http.client import responses
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
 from ninja import NinjaAPI
-from ninja.errors import HttpError
+from ninja.errors import AuthenticationError, HttpError
 from ninja.errors import ValidationError as Unreadable
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
 
-from gateway.api import OperatorSession, PoolOut
-from gateway.api import router as upstream
+from accounts import services
+from accounts.api.audit import audit
+from accounts.api.auth import Access, door, known, on_their_behalf, presented
+from accounts.api.keys import keys
+from accounts.api.people import people
+from accounts.api.teams import teams
+from accounts.api.webhooks import webhooks
+from dashboard import idempotency, problems
+from dashboard.problems import problem
+from gateway.api import PoolOut, Taken, upstream
 from gateway.inputs import Unusable
+from gateway.limits_api import limits
 
-api = NinjaAPI(
+WITH_BODY = ("POST", "PUT", "PATCH")
+NOT_YOURS = (services.OwnRoleRaised, services.RoleAboveOwn, services.NotAnOwner)
+UNUSABLE = (services.NoName, services.ExpiryPassed, services.PasswordTooWeak)
+GONE = (services.NotAMember, services.InvitationGone)
+
+
+class ManagementAPI(NinjaAPI):
+    """Operations are called as their functions are."""
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        return operation.view_func.__name__
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        return completed(super().get_openapi_schema(**options))
+
+
+def _for_known_people(view: Any) -> Any:
+    """A decorator of the documentation: for who is signed in, or brings an access token."""
+    to_sign_in = login_required(view)
+
+    @wraps(view)
+    def shown(request: HttpRequest, **options: Any) -> Any:
+        by_token = presented(request) is not None and _who(request) is not None
+        return view(request, **options) if by_token else to_sign_in(request, **options)
+
+    return shown
+
+
+api = ManagementAPI(
     title="Penstock",
     version="1",
     urls_namespace="api",
-    description="Management of the gateway. Calls go to /v1/, which speaks OpenAI's dialect.",
-    docs_decorator=login_required,
-    auth=OperatorSession(),  # unless a room's router has its own
+    description=(
+        "Management of the gateway. Calls go to /v1/, which speaks OpenAI's dialect.\n\n"
+        "Come with an access token (`Authorization: Bearer pat_…`), or with the session of a page and its "
+        "CSRF token. Lists come in pages: `next` of one is the `after` of the following. "
+        "Errors are problem details as in RFC 9457. What is in a team of others does not exist: 404."
+    ),
+    docs_decorator=_for_known_people,
+    auth=door("operate"),  # unless a room's router has its own
 )
-api.add_router("", upstream)
 
 
-def problem(status: int, detail: str, errors: Iterable[tuple[str, str]] = ()) -> HttpResponse:
-    """`errors` are pairs of a field, dotted where it is inside another, and a sentence."""
-    told: dict[str, Any] = {"title": responses[status], "status": status, "detail": detail}
-    if listed := [{"field": field, "message": sentence} for field, sentence in errors]:
-        told["errors"] = listed
-    return HttpResponse(json.dumps(told), status=status, content_type="application/problem+json")
+def _guarded(run: Any) -> Any:
+    """A decorator of every operation: its body is JSON, and a POST with an Idempotency-Key is done once."""
+
+    @wraps(run)
+    def guarded(request: HttpRequest, **kwargs: Any) -> Any:
+        access = _who(request)
+        if access is None:  # whom the operation will turn away
+            return run(request, **kwargs)
+        if request.method in WITH_BODY and request.body and request.content_type != "application/json":
+            return problem(415, "Send JSON, with Content-Type: application/json.")
+        if request.method != "POST" or "Idempotency-Key" not in request.headers:
+            return run(request, **kwargs)
+        return _once(request, access, lambda: run(request, **kwargs))
+
+    return guarded
+
+
+def _who(request: HttpRequest) -> Access | None:
+    try:
+        return known(request)
+    except AuthenticationError:
+        return None
+
+
+def _once(request: HttpRequest, access: Access, run: Any) -> HttpResponse:
+    made: list[HttpResponse] = []
+
+    def do() -> idempotency.Answer:
+        made.append(run())
+        return idempotency.Answer(made[0].status_code, made[0].content)
+
+    try:
+        answer = idempotency.once(
+            access.user,
+            request.headers["Idempotency-Key"],
+            _digest(request, access),
+            timezone.now(),
+            settings.CREDENTIAL_KEYS,
+            do,
+        )
+    except idempotency.Refused as why:
+        return problem(why.status, str(why))
+    if not answer.is_repeated:
+        return made[0]
+    repeated = HttpResponse(answer.body, status=answer.status, content_type="application/json; charset=utf-8")
+    repeated["Idempotent-Replayed"] = "true"
+    return repeated
+
+
+def _digest(request: HttpRequest, access: Access) -> str:
+    """An access token with fewer scopes is not shown what another one was."""
+    with_what = "session" if access.token is None else str(access.token.pk)
+    return idempotency.digest_of(f"POST {with_what}", request.get_full_path(), request.body)
+
+
+api.add_decorator(on_their_behalf)
+api.add_decorator(_guarded, mode="view")
+for _router in (people, teams, keys, limits, webhooks, audit, upstream):
+    api.add_router("", _router)
+
+
+# What goes wrong
 
 
 @api.exception_handler(HttpError)
 def _told(request: HttpRequest, why: HttpError) -> HttpResponse:
-    return problem(why.status_code, why.message)
+    answer = problem(why.status_code, why.message)
+    if why.status_code == 401:
+        answer["WWW-Authenticate"] = 'Bearer realm="Penstock"'
+    return answer
 
 
 @api.exception_handler(Http404)
@@ -65,10 +168,81 @@ def _wrong(request: HttpRequest, why: ValidationError) -> HttpResponse:
     return problem(422, "Nothing was changed: a value cannot be used.", errors)
 
 
+@api.exception_handler(services.WrongValue)
+def _wrong_value(request: HttpRequest, why: services.WrongValue) -> HttpResponse:
+    return problem(422, "Nothing was changed: a value cannot be used.", [(why.field, str(why))])
+
+
 @api.exception_handler(Unusable)
 def _unusable(request: HttpRequest, why: Unusable) -> HttpResponse:
     return problem(422, str(why))
 
 
+@api.exception_handler(Taken)
+def _taken(request: HttpRequest, why: Taken) -> HttpResponse:
+    return problem(409, str(why))
+
+
+@api.exception_handler(services.NotPossible)
+def _not_possible(request: HttpRequest, why: services.NotPossible) -> HttpResponse:
+    """What the rules of the house refuse, mostly because of how things are now."""
+    return problem(_status_of(why), str(why))
+
+
+def _status_of(why: services.NotPossible) -> int:
+    if isinstance(why, (*NOT_YOURS, services.SetByAdministrator, services.InvitedSomebodyElse)):
+        return 403
+    if isinstance(why, UNUSABLE):
+        return 422
+    return 404 if isinstance(why, GONE) else 409
+
+
 def _named(field: str) -> str:
     return f"pool.{field}" if field in PoolOut.model_fields else field
+
+
+# The schema
+
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": "Idempotency-Key",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "description": "Any text of your own. For 24 hours the same request with the same key is not done again, "
+    "and is given the first answer.",
+    "example": "rotate-nightly-index-2030-01",
+}
+
+
+def completed(schema: OpenAPISchema) -> OpenAPISchema:
+    """With all that can go wrong with each operation, and what every operation takes."""
+    schema["components"]["schemas"]["Problem"] = problems.SCHEMA
+    for path, ways in schema["paths"].items():
+        for method, operation in ways.items():
+            _complete(path, method, operation)
+    return schema
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    if method == "post":
+        operation["parameters"].append(IDEMPOTENCY_KEY)
+    told = operation["responses"]
+    for status in {*_failures(path, method, operation), *(each for each in told if int(each) >= 400)}:
+        told[status] = {
+            "description": responses[int(status)],
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+
+
+def _failures(path: str, method: str, operation: dict[str, Any]) -> set[int]:
+    """The statuses with which an operation may refuse."""
+    found = {401, 403}
+    if "{" in path:
+        found.add(404)
+    if operation["parameters"]:
+        found.add(422)
+    if "requestBody" in operation:
+        found |= {400, 408, 413, 415, 422}
+    if method != "get":
+        found.add(409)
+    return found

@@ -21,6 +21,13 @@ from gateway.lifespan import Gateway, lifespan  # noqa: E402
 LARGEST_FORM = 1024 * 1024
 """Bytes; every form of ours is far smaller."""
 
+NO_CALLS_HERE = InvalidCall(
+    "This process serves pages only. Calls are answered by a gateway that runs as `up --role relay` or `up`.",
+    status=404,
+    code="unknown_url",
+    closes_connection=True,
+)
+
 gateway = Gateway(Live())
 
 
@@ -35,9 +42,25 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await lifespan(gateway, receive, send)
 
 
+async def pages_alone(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same without calls, for `up --role pages`. ASGI 3.
+
+    A call that came here took a wrong turn; 404, because trying again would not help.
+    """
+    gateway.role = "pages"
+    if scope["type"] == "http" and _is_call(scope["path"]):
+        await Reply(send, time.monotonic).error(NO_CALLS_HERE)
+    else:
+        await application(scope, receive, send)
+
+
+def _is_call(path: str) -> bool:
+    return path.startswith("/v1/") or path == "/v1"
+
+
 async def _http(scope: Scope, receive: Receive, send: Send) -> None:
     path = scope["path"]
-    if path.startswith("/v1/") or path == "/v1":
+    if _is_call(path):
         assert gateway.relay is not None
         await gateway.relay(scope, receive, send)
     elif path in health.PATHS:

@@ -31,6 +31,10 @@ class Live:
     def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
         self._fold.refused(team_id, key_id, route, code)
 
+    def rights_changed(self, user_id: int, /) -> None:
+        """Another process changed what a person may see; with 0, anybody's rights may have changed."""
+        live.close_sockets_of(user_id or None)
+
     async def open(self) -> None:
         """Fill in what the books have of the last minutes, before the first call, then tick."""
         hub = live.Hub()

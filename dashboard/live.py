@@ -231,9 +231,11 @@ class Hub:
         head = f'"kind":"snapshot","run":"{self.run_id}","id":{self.last_id},"full":{_json(full)}'
         return f'{{{head},"frames":[{frames}],"calls":[{calls}]}}'
 
-    def close_user(self, user_id: int) -> None:
-        """Close every socket of a user at once. May be called from any thread."""
-        self._soon(lambda socket: socket.user_id == user_id, RIGHTS_CHANGED, "Your rights have changed.")
+    def close_user(self, user_id: int | None) -> None:
+        """Close every socket of a user, or of everybody, at once. May be called from any thread."""
+        self._soon(
+            lambda socket: user_id in (None, socket.user_id), RIGHTS_CHANGED, "Your rights have changed."
+        )
 
     def close_all(self) -> None:
         """The server is going away. May be called from any thread."""
@@ -343,7 +345,7 @@ def current() -> Hub | None:
     return _current
 
 
-def close_sockets_of(user_id: int) -> None:
-    """Close a person's sockets at once, wherever this process has any. May be called from any thread."""
+def close_sockets_of(user_id: int | None) -> None:
+    """Close a person's sockets, or everybody's, in this process at once. May be called from any thread."""
     if _current is not None:
         _current.close_user(user_id)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from dashboard import broker as _broker
 from dashboard import env as _env
 
 try:
@@ -23,6 +24,7 @@ except OSError as why:
     )
 
 BASE_DIR: Path = _env.BASE_DIR
+_REDIS_WAIT_S = 0.25  # a page goes on without Redis after this long
 DEBUG = ENV.debug
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 PUBLIC_URL = ENV.public_url or _env.address(ENV.host, ENV.port)
@@ -49,10 +51,12 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "dashboard.access.ContentSecurityPolicy",
+    "dashboard.problems.Problems",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "dashboard.access.Acting",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -86,6 +90,44 @@ DATABASES = {
         },
     }
 }
+if ENV.redis_url:
+    CACHES = {
+        "default": {
+            "BACKEND": "dashboard.cache.SharedCache",
+            "LOCATION": ENV.redis_url,
+            "KEY_PREFIX": "pst:cache",
+            "OPTIONS": {
+                "serializer": "dashboard.cache.Json",
+                "socket_timeout": _REDIS_WAIT_S,
+                "socket_connect_timeout": _REDIS_WAIT_S,
+            },
+        }
+    }
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {
+                # No time limit for answers: it waits for news in a blocking command of some seconds.
+                "hosts": [{"address": ENV.redis_url, "socket_connect_timeout": _REDIS_WAIT_S}],
+                "prefix": "pst:channels",
+            },
+        }
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+CELERY_BROKER_URL = _broker.address(ENV.redis_url)
+CELERY_BROKER_TRANSPORT_OPTIONS = _broker.options(ENV.redis_url, VAR_DIR)
+CELERY_BROKER_USE_SSL = _broker.encryption(ENV.redis_url)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # for ever: Redis comes back
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_TIMEZONE = "UTC"
+
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"

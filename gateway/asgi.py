@@ -29,6 +29,9 @@ class Nobody:
     def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
         """Nobody listens."""
 
+    def rights_changed(self, user_id: int, /) -> None:
+        """Nobody sees anything here."""
+
     async def open(self) -> None:
         """Nothing to open."""
 
@@ -36,7 +39,7 @@ class Nobody:
         """Nothing to close."""
 
 
-gateway = Gateway(Nobody())
+gateway = Gateway(Nobody(), role="relay")
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,29 +22,28 @@ from django.db import DatabaseError, connection
 from accounts.authentication import Authenticator, WrongPeppers, check_peppers
 from accounts.changes import change_number
 from accounts.signals import changed
-from gateway import upstreams
+from gateway import standing, upstreams
 from gateway.addresses import networks
 from gateway.endpoints import RelayApplication
 from gateway.errors import JournalFull
 from gateway.figures import Figures, of_this_process
-from gateway.ledger.holdings import surveyor
 from gateway.ledger.journal import Journal
-from gateway.ledger.sweeper import sweep
+from gateway.ledger.sweeper import sweep, tell_nobody
 from gateway.ledger.writer import Writer, book
 from gateway.meter import Meter
-from gateway.news import DatabaseNews
-from gateway.relay import tokenizer
+from gateway.news import DatabaseNews, SharedNews
+from gateway.peers import Role
+from gateway.relay import limits, tokenizer
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.call import new_call_id
-from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Cut, Lifelines
-from gateway.relay.limits import QuotaAsk
-from gateway.relay.pipeline import EXPIRES_AFTER_S, Relay
-from gateway.relay.ports import Listener, Transport
+from gateway.relay.pipeline import Relay
+from gateway.relay.ports import Change, Listener, Transport
 from gateway.relay.targets import Targets, TargetState
 from gateway.relay.transports.choice import Transports
 from gateway.services import WrongCurrency, check_currency
+from gateway.shared import Shared
 from gateway.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -72,12 +71,17 @@ class Companion(Protocol):
 
     async def close(self) -> None: ...
 
+    def rights_changed(self, user_id: int, /) -> None:
+        """What a person may see was changed by another process; 0: anybody's may have."""
+
 
 @dataclass(slots=True, weakref_slot=True)
 class Gateway:
     """One process's gateway, between opening and closing."""
 
     companion: Companion
+    role: Role = "all"
+    """`pages`: it serves no calls."""
     state: Literal["starting", "ready", "draining", "stopped"] = "starting"
     relay: RelayApplication | None = None
     meter: Meter = field(init=False)
@@ -89,55 +93,106 @@ class Gateway:
     _keys: Authenticator | None = None
     _targets: Targets | None = None
     _transport: Transport | None = None
-    _counters: LocalCounters | None = None
+    _shared: Shared | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _heard: asyncio.Event = field(default_factory=asyncio.Event)
     _seen: int = -1
     _database_away: bool = False
 
     async def open(self) -> None:
-        """Raises CannotStart. On return calls are served."""
+        """Raises CannotStart. On return calls are served, or pages."""
         env = settings.ENV
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._hold_the_relay(env.var_dir / "relay.lock")
+        self._loop = asyncio.get_running_loop()
+        self._hold_the_relay(env.var_dir / "relay.lock", shared=bool(env.redis_url))
+        process, root = new_call_id(time.time_ns()), env.var_dir / "journal"
         self._keys = keys = Authenticator(settings.KEY_PEPPERS)
         self._stack.push_async_callback(keys.close)
         threads = ThreadPoolExecutor(1, thread_name_prefix="changes")
         self._stack.callback(threads.shutdown)
-        root = env.var_dir / "journal"
-        await asyncio.to_thread(self._read_what_is_there, root)
-        self._journal = journal = self._open_journal(root)
-        await self.companion.open()
-        self._writer = Writer(journal, root)
-        self._writer.start()
-        self.relay = await self._build(journal, keys)
+        self._shared = shared = self._share(process, root)
+        await asyncio.to_thread(self._read_what_is_there, root, shared)
+        if self.role != "pages":
+            await self._serve_calls(root / process, keys, shared)
+        await shared.open()
+        self._stack.push_async_callback(shared.close)
+        if self.role == "pages":
+            await self.companion.open()
         changed.connect(self._changed_here)
-        self._let_targets_be_asked()
+        self._let_figures_be_asked(shared)
         self._watch(threads)
         gc.collect()
         gc.freeze()  # what was made by now lives as long as the process
         gc.set_threshold(50_000, 20, 20)
         self.state = "ready"
 
+    async def _serve_calls(self, folder: Path, keys: Authenticator, shared: Shared) -> None:
+        self._journal = journal = self._open_journal(folder)
+        await self.companion.open()
+        self._writer = Writer(journal, folder.parent, adopted=shared.adopted)
+        self._writer.start()
+        self.relay = await self._build(journal, keys, shared)
+
+    def _share(self, process: str, root: Path) -> Shared:
+        env = settings.ENV
+        return Shared(
+            env.redis_url,
+            process,
+            self.role,
+            root,
+            call_timeout_s=env.call_timeout_s,
+            heard=self._heard_of_change,
+            rights=self.companion.rights_changed,
+            told=self._breaker_told,
+            divided=self._divided,
+            figures=None if self.role == "pages" else self._own_figures,
+        )
+
+    def _heard_of_change(self, number: int) -> None:
+        """Another process changed something: its keys are asked for again before the rest is read."""
+        if number != self._seen and self._keys is not None:
+            self._keys.forget()
+            self._heard.set()
+
+    def _breaker_told(self, target_id: int, change: Change) -> None:
+        if self._targets is not None:
+            self._targets.told(target_id, change)
+
+    def _divided(self, rank: int, live: int) -> None:
+        if self._targets is not None:
+            self._targets.divide(rank, live)
+
+    def _own_figures(self) -> Figures:
+        return Figures(self.meter.taken(), self._own_targets(), of_this_process())
+
+    async def figures(self) -> Figures:
+        """Of all processes, at this moment; on the relay's loop only."""
+        assert self._shared is not None
+        return await self._shared.together.figures()
+
     def __post_init__(self) -> None:
         self.meter = Meter(self.companion.listener)
 
-    def _hold_the_relay(self, path: Path) -> None:
+    def _hold_the_relay(self, path: Path, *, shared: bool) -> None:
+        """Alone, or beside others that share a Redis too."""
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
             raise CannotStart(
-                f"another gateway already runs on {path.parent}: stop it, or give this one its own VAR_DIR."
+                f"another gateway already runs on {path.parent}: stop it, give this one its own VAR_DIR, "
+                "or give both the same REDIS_URL."
             ) from None
         self._stack.callback(os.close, lock)
 
-    def _read_what_is_there(self, root: Path) -> None:
+    def _read_what_is_there(self, root: Path, shared: Shared) -> None:
         """Adopt dead journals and read the catalog, before the first call."""
         try:
             check_peppers(settings.KEY_PEPPERS)
             check_currency(settings.LEDGER_CURRENCY)
-            sweep(root, book)
+            sweep(root, book, shared.adopted)
             self._seen = change_number()
             self._snapshot.refresh()
             tokenizer.ready()
@@ -148,16 +203,13 @@ class Gateway:
         finally:
             connection.close()
 
-    def _open_journal(self, root: Path) -> Journal:
+    def _open_journal(self, folder: Path) -> Journal:
         env = settings.ENV
-        name = new_call_id(time.time_ns())
         try:
-            journal = Journal(
-                root / name, max_bytes=env.journal_max_bytes, strict=env.journal_sync == "strict"
-            )
+            journal = Journal(folder, max_bytes=env.journal_max_bytes, strict=env.journal_sync == "strict")
         except (OSError, JournalFull) as why:
-            raise CannotStart(f"the journal in {root} cannot be written: {why}") from why
-        self._stack.push_async_callback(asyncio.to_thread, self._close_books, journal, root)
+            raise CannotStart(f"the journal in {folder.parent} cannot be written: {why}") from why
+        self._stack.push_async_callback(asyncio.to_thread, self._close_books, journal, folder.parent)
         return journal
 
     def _close_books(self, journal: Journal, root: Path) -> None:
@@ -165,29 +217,28 @@ class Gateway:
         if self._writer is not None:
             self._writer.stop()
         journal.close()
+        adopted = tell_nobody if self._shared is None else self._shared.adopted
         try:
-            sweep(root, book)
+            sweep(root, book, adopted)
         except DatabaseError as why:
             log.warning("the journal stays for the next start: %s", why)
         finally:
             connection.close()
 
-    async def _build(self, journal: Journal, keys: Authenticator) -> RelayApplication:
+    async def _build(self, journal: Journal, keys: Authenticator, shared: Shared) -> RelayApplication:
         env = settings.ENV
         clock = time.monotonic
-        limits = Limits(env.call_timeout_s, env.send_timeout_s, env.max_answer_bytes)
+        bounds = Limits(env.call_timeout_s, env.send_timeout_s, env.max_answer_bytes)
         self._transport = transport = Transports(allow_private=env.allow_private_upstreams)
         self._stack.push_async_callback(transport.close)
-        self._counters = counters = self._count(journal.folder.parent)
-        self._stack.push_async_callback(counters.close)
         listener = self.meter
-        self._targets = targets = Targets(self._open_news(), clock)
+        self._targets = targets = Targets(SharedNews(self._open_news(), shared.feed.tell), clock)
         relay = Relay(
             self._snapshot,
-            Admission(journal, listener, clock, counters, settings.LEDGER_CURRENCY),
+            Admission(journal, listener, clock, shared.counters, settings.LEDGER_CURRENCY),
             targets,
             transport,
-            Attempt(limits, clock, time.time),
+            Attempt(bounds, clock, time.time),
             journal,
             listener,
             random.random,
@@ -197,23 +248,11 @@ class Gateway:
             keys,
             self._snapshot,
             Lifelines(clock),
-            limits,
+            bounds,
             max_body_bytes=env.max_body_bytes,
             body_timeout_s=env.body_timeout_s,
             trusted_proxies=networks(env.trusted_proxies),
         )
-
-    def _count(self, journals: Path) -> LocalCounters:
-        """Counters that know from the books what was used before."""
-        threads = ThreadPoolExecutor(1, thread_name_prefix="survey")
-        self._stack.callback(threads.shutdown)
-        lives_s = settings.ENV.call_timeout_s + EXPIRES_AFTER_S
-        survey = surveyor(journals, lives_s=lives_s, now_us=now_us, threads=threads)
-
-        async def spent(asked: Sequence[QuotaAsk]) -> Mapping[str, int]:
-            return (await survey(asked)).spent
-
-        return LocalCounters(spent)
 
     def _open_news(self) -> DatabaseNews:
         news = DatabaseNews()
@@ -221,34 +260,36 @@ class Gateway:
         self._stack.push_async_callback(asyncio.to_thread, news.stop)
         return news
 
-    def targets(self) -> list[TargetState]:
-        """Every target as it is at this moment; on the relay's loop only."""
+    def _own_targets(self) -> list[TargetState]:
+        """Every target as it is in this process at this moment; on the relay's loop only."""
         if self._targets is None or self._transport is None:
             return []
         return self._targets.states(self._snapshot.current(), self._transport)
 
-    async def figures(self) -> Figures:
-        """What `/metrics` tells."""
-        return Figures(self.meter.taken(), self.targets(), of_this_process())
-
-    def _let_targets_be_asked(self) -> None:
+    def _let_figures_be_asked(self, shared: Shared) -> None:
         """By pages and the API, which run in threads of their own."""
         loop = asyncio.get_running_loop()
 
-        async def ask() -> list[TargetState]:
-            return self.targets()
+        async def targets() -> list[TargetState]:
+            own = None if self.role == "pages" else self._own_figures()
+            return shared.together.latest(own).targets
 
         def states() -> list[TargetState]:
-            return asyncio.run_coroutine_threadsafe(ask(), loop).result(ASK_S)
+            return asyncio.run_coroutine_threadsafe(targets(), loop).result(ASK_S)
+
+        def quotas(quota_ids: Sequence[int]) -> Mapping[int, limits.Figures]:
+            return asyncio.run_coroutine_threadsafe(shared.quotas(quota_ids), loop).result(ASK_S)
 
         upstreams.install(states)
+        standing.install(quotas)
         self._stack.callback(upstreams.install, None)
+        self._stack.callback(standing.install, None)
 
     def _watch(self, threads: ThreadPoolExecutor) -> None:
-        assert self.relay is not None
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, self.drain)
-        self._start(self.relay.lines.watch())
+        if self.relay is not None:
+            self._start(self.relay.lines.watch())
         self._start(self._poll(threads))
         self._start(self._flush_uses(threads))
 
@@ -263,13 +304,22 @@ class Gateway:
             self._snapshot.refresh()
         except DatabaseError as why:
             log.warning("the catalog stays as it was: %s", why)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._heard.set)  # the calls under way may be of a revoked key
 
     async def _poll(self, threads: ThreadPoolExecutor) -> None:
-        """Hear of changes that other processes and commands made."""
+        """Hear of changes that other processes and commands made: at once, or at the next look."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(POLL_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._heard.wait()
+            was_told = self._heard.is_set()
+            self._heard.clear()
+            before = self._seen
             self._database_away = await loop.run_in_executor(threads, self._look) is False
+            if was_told or before != self._seen:
+                await self._end_revoked()
 
     def _look(self) -> bool:
         """Whether the database answered."""
@@ -284,6 +334,18 @@ class Gateway:
             connection.close()  # the next look makes a fresh one
             return False
         return True
+
+    async def _end_revoked(self) -> None:
+        """End the open calls of keys that were revoked, and of secrets that ended."""
+        if self.relay is None or self._keys is None or not (open_with := self.relay.lines.secrets()):
+            return
+        try:
+            good = await self._keys.still_good(open_with, time.time())
+        except (DatabaseError, TimeoutError) as why:
+            log.warning("whether open calls may go on is asked again later: %s", why)
+            asyncio.get_running_loop().call_later(POLL_S, self._heard.set)
+            return
+        self.relay.lines.cut_revoked(open_with - good)
 
     async def _flush_uses(self, threads: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -302,11 +364,12 @@ class Gateway:
 
     def drain(self) -> None:
         """Take no new calls; end what is still open when DRAIN_S is over."""
-        if self.state == "draining" or self.relay is None:
+        if self.state == "draining":
             return
         self.state = "draining"
-        self.relay.draining = True
-        self._start(self._end_streams(settings.ENV.drain_s))
+        if self.relay is not None:
+            self.relay.draining = True
+            self._start(self._end_streams(settings.ENV.drain_s))
         self._start(self.companion.close())
 
     async def _end_streams(self, drain_s: float) -> None:
@@ -321,6 +384,8 @@ class Gateway:
     def degraded(self) -> list[str]:
         """What does not work as it should while calls are served."""
         found = []
+        if self._shared is not None and self._shared.away:
+            found.append("redis")
         if self._database_away or (self._writer is not None and self._writer.behind):
             found.append("database")
         return found
@@ -335,10 +400,6 @@ class Gateway:
         await self.companion.close()
         await asyncio.to_thread(self._write_uses)
         await self._stack.aclose()
-
-
-def now_us() -> int:
-    return time.time_ns() // 1000
 
 
 async def lifespan(gateway: Gateway, receive: Any, send: Any) -> None:

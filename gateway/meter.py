@@ -7,6 +7,8 @@ import copy
 from bisect import bisect_left
 from typing import NamedTuple
 
+from msgspec import Struct, field
+
 from gateway.relay.ports import Listener
 from gateway.relay.records import Settled
 
@@ -18,14 +20,23 @@ MOST_ROUTES = 1000
 OTHER = "(other)"
 
 
-class Tally:
+class Tally(Struct):
     """The calls of one route and outcome; durations in microseconds."""
 
-    __slots__ = ("buckets", "calls", "cost_nanos", "input_tokens", "latency_us", "output_tokens")
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_nanos: int = 0
+    latency_us: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
-    def __init__(self) -> None:
-        self.calls = self.input_tokens = self.output_tokens = self.cost_nanos = self.latency_us = 0
-        self.buckets = [0] * (len(BOUNDS_S) + 1)
+    def add(self, other: "Tally") -> None:
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cost_nanos += other.cost_nanos
+        self.latency_us += other.latency_us
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
 
     def __repr__(self) -> str:
         return f"<Tally {self.calls} calls>"

@@ -1,4 +1,4 @@
-"""`/metrics`: what this process does, in Prometheus' text format. No team and no key is named.
+"""`/metrics`: what all processes together do, in Prometheus' text format. No team and no key is named.
 
 The format and the naming are Prometheus': https://prometheus.io/docs/practices/naming/
 What a transport does not know has no sample: a missing figure is not a zero.
@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.endpoints import NO_STORE, Scope, Send
+from gateway.figures import CPU, Figures
 from gateway.lifespan import Gateway
 from gateway.meter import BOUNDS_S, Taken
 from gateway.relay.gate import PRIORITIES, WAIT_BOUNDS_S
@@ -42,8 +43,8 @@ async def answer(gateway: Gateway, scope: Scope, send: Send, token: str) -> None
         status, kind, body = 405, PLAIN, b"Metrics are only read.\n"
     elif may_read(scope, token):
         # Taken on the relay's loop, written in a thread: five hundred targets take half a second to write.
-        taken = gateway.meter.taken(), gateway.targets()
-        status, kind, body = 200, TEXT, await asyncio.to_thread(text, *taken)
+        figures = await gateway.figures()
+        status, kind, body = 200, TEXT, await asyncio.to_thread(text, figures)
     else:
         status, kind = 403, PLAIN
         body = b"Metrics are for this machine, or for a bearer token: see METRICS_TOKEN.\n"
@@ -82,29 +83,53 @@ def _is_here(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
-def text(meter: Taken, targets: list[TargetState]) -> bytes:
-    """All figures at this moment."""
+def text(figures: Figures) -> bytes:
+    """All figures of a reading."""
     registry = CollectorRegistry()
-    registry.register(Figures(meter, targets))
-    ProcessCollector(registry=registry)
+    registry.register(Reading(figures))
     return generate_latest(registry)
 
 
-class Figures(Collector):
+class Reading(Collector):
     """One reading."""
 
-    def __init__(self, meter: Taken, targets: list[TargetState]) -> None:
-        self._meter, self._targets = meter, targets
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
 
     def describe(self) -> Iterable[Any]:
         """Nothing ahead: what there is is known when it is read."""
         return []
 
     def collect(self) -> Iterator[Family]:
-        yield from _calls(self._meter)
-        yield from _targets(self._targets)
-        yield from _gates(self._targets)
-        yield from _pools([(_name(each), each.pool) for each in self._targets if each.pool])
+        targets = self._figures.targets
+        yield from _calls(self._figures.taken)
+        yield from _targets(targets)
+        yield from _gates(targets)
+        yield from _pools([(_name(each), each.pool) for each in targets if each.pool])
+        yield from _processes(self._figures)
+
+
+PROCESS = (
+    ("process_virtual_memory_bytes", "Virtual memory."),
+    ("process_resident_memory_bytes", "Resident memory."),
+    ("process_start_time_seconds", "When the oldest of the processes started, in Unix seconds."),
+    ("process_open_fds", "Open file descriptors."),
+    ("process_max_fds", "File descriptors that may be open."),
+)
+
+
+def _processes(figures: Figures) -> Iterator[Family]:
+    """What the operating system says, all processes together, and how many they are."""
+    known = figures.process
+    if CPU in known:
+        yield CounterMetricFamily(CPU, "Processor time, user and system.", value=known[CPU])
+    for name, said in PROCESS:
+        if name in known:
+            yield GaugeMetricFamily(name, said, value=known[name])
+    counted = GaugeMetricFamily("penstock_processes", "Processes that serve calls.", labels=["state"])
+    counted.add_metric(("counted",), figures.processes)
+    counted.add_metric(("missing",), figures.missing)
+    yield counted
 
 
 def _calls(meter: Taken) -> Iterator[Family]:
@@ -127,11 +152,13 @@ def _calls(meter: Taken) -> Iterator[Family]:
 
 
 def _targets(targets: list[TargetState]) -> Iterator[Family]:
-    state = GaugeMetricFamily("penstock_breaker", "1 for the state it is in.", labels=[*TARGET, "state"])
+    state = GaugeMetricFamily(
+        "penstock_breaker", "Processes that have it in this state.", labels=[*TARGET, "state"]
+    )
     retries = CounterMetricFamily("penstock_retries", "Retries sent.", labels=TARGET)
     for each in targets:
         for one in STATES:
-            state.add_metric((*_name(each), one), float(each.breaker == one))
+            state.add_metric((*_name(each), one), (each.breakers or (each.breaker,)).count(one))
         retries.add_metric(_name(each), each.retries)
     yield from (state, retries)
 

@@ -210,5 +210,24 @@ class DatabaseNews:
             self._tidied_at_s = now_s
 
 
+class SharedNews:
+    """Writes what the relay tells, and says to other processes what breakers did by themselves."""
+
+    def __init__(self, written: DatabaseNews, say: Callable[[int, Change], None]) -> None:
+        """`say` is given a target's id and the change; it must not wait."""
+        self._written, self._say = written, say
+
+    def breaker_changed(self, target: Target, change: Change) -> None:
+        self._written.breaker_changed(target, change)
+        if change.after != "half_open":  # of that every process is its own judge
+            self._say(target.id, change)
+
+    def credential_refused(self, target: Target, status: int) -> None:
+        self._written.credential_refused(target, status)
+
+    def credential_accepted(self, target: Target) -> None:
+        self._written.credential_accepted(target)
+
+
 def _moment(at_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=at_us)

@@ -1,10 +1,12 @@
-"""The server that carries it all: Granian, with an orderly end.
+"""The server that carries it all: Granian, with an orderly end and workers that are replaced one by one.
 
 A stop is one thing, however it is asked for (SIGTERM, Ctrl-C, a closed terminal):
 every worker hears SIGUSR1, which starts its drain, then Granian's own graceful stop;
 whatever is left five seconds after the drain's deadline is killed.
 Ctrl-C during the drain kills at once; what was open is booked at the next start.
-How a worker drains is left to `lifespan.py`.
+SIGUSR2 is a rolling restart: for each worker in turn a new one is started, and when it serves,
+the old one hears SIGUSR2 too and leaves.
+How a worker drains is left to `lifespan.py`, how it leaves to `worker.py`.
 """
 
 import contextlib
@@ -12,16 +14,18 @@ import ctypes
 import fcntl
 import logging
 import math
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from granian._granian import SocketHolder
 from granian._internal import load_target
@@ -29,6 +33,10 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
+
+from gateway.worker import Worker
+
+log = logging.getLogger(__name__)
 
 TARGET = "dashboard.asgi:application"
 BACKLOG = 2048
@@ -38,6 +46,15 @@ clients that wait or idle would lock everybody out, health checks included. The 
 HEADER_AND_IDLE_TIMEOUT_MS = 60_000  # also how long a kept connection may idle; SDKs pool for 30 s
 KILL_AFTER_DRAIN_S = 5
 LET_GO_S = 1.0
+SET_UP_S = 60.0
+"""How long a gateway waits for another one that sets the same VAR_DIR up."""
+START_S = 60.0
+"""A new worker that does not serve by then has failed."""
+LOOK_S = 0.1
+"""How often the server looks at its workers and helpers; a death wakes it at once."""
+MOST_FAILED_STARTS = 2
+TAKE_BREATH_S = 1.0
+"""A worker that lived no longer is replaced only after it."""
 PR_SET_PDEATHSIG = 1
 
 LOGGING: dict[str, Any] = {  # Granian's lines go where ours go, instead of to standard output
@@ -61,17 +78,20 @@ def patiently(seconds: float, succeeds: Callable[[], bool]) -> bool:
     return True
 
 
-def hold(path: Path) -> IO[str]:
-    """The lock of a VAR_DIR, held until this process and its worker end. Raises CannotStart, OSError."""
+def hold(path: Path, *, shared: bool = False) -> IO[str]:
+    """The lock of a VAR_DIR, held until this process and its workers end. Raises CannotStart, OSError.
+
+    Gateways that share Redis may share it; one without is alone.
+    """
     file = path.open("a+")
-    if not patiently(LET_GO_S, lambda: _lock(file)):
+    if not patiently(LET_GO_S, lambda: lock(file, shared=shared)):
         file.seek(0)
         raise CannotStart(
             f"another gateway (process {file.read().strip() or 'unknown'}) runs on VAR_DIR {path.parent}. "
-            "Stop it, or give this one a VAR_DIR and a PORT of its own."
+            "Stop it, give this one a VAR_DIR and a PORT of its own, or set REDIS_URL for both."
         )
     with path.open("a+") as second:
-        if _lock(second):
+        if lock(second):
             raise CannotStart(
                 f"VAR_DIR {path.parent} is on a file system whose locks exclude nobody. "
                 "Set VAR_DIR to a folder on a local disk."
@@ -82,9 +102,22 @@ def hold(path: Path) -> IO[str]:
     return file
 
 
-def _lock(file: IO[str]) -> bool:
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Between these lines no other gateway is between them too. Raises CannotStart, OSError."""
+    with path.open("a+") as file:
+        if not patiently(SET_UP_S, lambda: lock(file)):
+            raise CannotStart(
+                f"another gateway has been setting up VAR_DIR {path.parent} for {SET_UP_S:g} s. "
+                "See what holds it up, and start again."
+            )
+        yield
+
+
+def lock(file: IO[str], *, shared: bool = False) -> bool:
+    """Whether we have it; it is let go when every copy of the descriptor is closed."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -147,20 +180,38 @@ def _preferred(found: list[Any]) -> Any:
     return min(found, key=lambda each: each[0] != socket.AF_INET)
 
 
-class Server(MPServer):
-    """One worker, started again when it dies, and stopped in order.
+class Helper(Protocol):
+    """A process of another kind that the server looks after; see `children.py`."""
 
-    `serve()` returns when the last worker has gone.
-    Raises KeyboardInterrupt where a second Ctrl-C ended it.
+    def look_after(self, now: float, /) -> None: ...
+
+    def renew(self) -> None: ...
+
+
+class Server(MPServer):
+    """Workers on one listening socket, started again when they die, and stopped in order.
+
+    `serve()` returns when the last worker has gone; the helpers, on which calls may lean, still run then.
+    Raises KeyboardInterrupt where a second Ctrl-C ended it, SystemExit where no worker can start.
     """
 
-    def __init__(self, listener: socket.socket, drain_s: float, target: str = TARGET) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        drain_s: float,
+        target: str = TARGET,
+        *,
+        workers: int = 1,
+        may_overlap: bool = False,
+        helpers: Sequence[Helper] = (),
+    ) -> None:
+        """`may_overlap`: an old worker and its successor share their counters, so they may serve together."""
         super().__init__(
             target,
             address=listener.getsockname()[0],
             port=listener.getsockname()[1],
             interface=Interfaces.ASGI,
-            workers=1,
+            workers=workers,
             loop=Loops.uvloop,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=HEADER_AND_IDLE_TIMEOUT_MS),
@@ -175,12 +226,23 @@ class Server(MPServer):
         self._listener = listener
         self._home = os.getpid()
         self._drain_s = drain_s
+        self._may_overlap = may_overlap
+        self._helpers = helpers
         self._cut_short = False
         self._hangups_count = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # nohup
+        self._ears: dict[WorkerProcess, Connection] = {}
+        """Where a worker is heard saying that it is ready; closed and gone when it has."""
+        self._beside: list[WorkerProcess] = []
+        """Workers that are not in their place yet, or not any more."""
+        self._failed_starts = 0
+        self._roll_wanted = False
+        self._rolling: Iterator[None] = iter(())
 
     def serve(self, *_: Any, **__: Any) -> None:
         logging.getLogger("_granian").addFilter(_in_our_words)
-        super().serve(target_loader=partial(_load_in_worker, os.getpid()))
+        signal.signal(signal.SIGUSR2, self._want_roll)
+        port = self._listener.getsockname()[1]
+        super().serve(target_loader=partial(_load_in_worker, os.getpid(), port, self._drain_s))
         if self._cut_short:
             raise KeyboardInterrupt
 
@@ -192,30 +254,149 @@ class Server(MPServer):
         elif number == signal.SIGINT:
             self._kill()
             return
-        for worker in self.wrks:
-            _ask_to_drain(worker)
+        for worker in (*self.wrks, *self._beside):
+            _tell(worker, signal.SIGUSR1)
         super().signal_handler_interrupt()  # type: ignore[no-untyped-call]
 
     def _kill(self) -> None:
         self._cut_short = True
-        for worker in self.wrks:
+        for worker in (*self.wrks, *self._beside):
             if worker.inner.is_alive():
                 worker.inner.kill()
 
     def signal_handler_reload(self, *_: Any) -> None:
-        """A closed terminal is a stop: two overlapping workers would need counters in common."""
+        """A closed terminal is a stop. Who wants a rolling restart says so with SIGUSR2."""
         if self._hangups_count:
             self.signal_handler_interrupt()
+
+    def _want_roll(self, *_: Any) -> None:
+        self._roll_wanted = True
+        self.main_loop_interrupt.set()
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
         self._shd = SocketHolder(self._listener.fileno(), False, BACKLOG)  # type: ignore[assignment, call-arg]
         self._sso = self._listener
 
-    def _respawn_workers(self, *args: Any, **kwargs: Any) -> None:
-        super()._respawn_workers(*args, **kwargs)
-        if self.interrupt_signal:  # it came while the event was being cleared, and would be waited for again
-            self.main_loop_interrupt.set()
+    def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
+        self._serving, self._loader = spawn_target, target_loader
+        self.wrks += [self._start(index) for index in range(self.workers)]
+
+    def _start(self, index: int) -> WorkerProcess:
+        """A new worker for this place, which is not in it yet."""
+        ear, mouth = multiprocessing.Pipe(duplex=False)
+        worker = self._spawn_worker(index, self._serving, partial(self._loader, mouth))
+        worker.start()  # type: ignore[no-untyped-call]
+        mouth.close()  # the worker has its own, and its death is heard as well
+        self._ears[worker] = ear
+        return worker
+
+    def _is_ready(self, worker: WorkerProcess) -> bool:
+        """Whether it serves, or has served."""
+        ear = self._ears.get(worker)
+        if ear is None:
+            return True
+        try:
+            if not ear.poll() or not ear.recv_bytes():
+                return False
+        except (EOFError, OSError):  # it died
+            return False
+        self._ears.pop(worker).close()
+        return True
+
+    def _serve_loop(self, spawn_target: Any, target_loader: Any) -> None:
+        while not self.interrupt_signal:
+            self.main_loop_interrupt.wait(LOOK_S)
+            self.main_loop_interrupt.clear()
+            if self.interrupt_signal or not self._replace_the_dead():
+                break
+            self._roll_on()
+            if self._all_ready():
+                self._look_after_helpers()
+        self.wrks += self._beside  # they are stopped as the others are
+
+    def _all_ready(self) -> bool:
+        """Helpers come after calls: a start is as quick without them."""
+        ready = [self._is_ready(each) for each in self.wrks]
+        if any(ready):
+            self._failed_starts = 0
+        return all(ready)
+
+    def _look_after_helpers(self) -> None:
+        now = time.monotonic()
+        for helper in self._helpers:
+            helper.look_after(now)
+
+    def _replace_the_dead(self) -> bool:
+        """False where no worker serves and none can be started: somebody must look at its message."""
+        self.interrupt_children.clear()
+        for index, worker in enumerate(self.wrks):
+            if worker.inner.is_alive() or time.monotonic() - worker.birth < TAKE_BREATH_S:
+                continue
+            if not self._is_ready(worker) and not any(each.inner.is_alive() for each in self.wrks):
+                self._failed_starts += 1
+                if self._failed_starts == MOST_FAILED_STARTS:
+                    self.interrupt_children.append(index)  # for the exit code
+                    return False
+            self._forget(worker)
+            self.wrks[index] = self._start(index)
+        return True
+
+    def _forget(self, worker: WorkerProcess) -> None:
+        if ear := self._ears.pop(worker, None):
+            ear.close()
+
+    def _roll_on(self) -> None:
+        """One step of a rolling restart, where one is asked for or under way."""
+        if next(self._rolling, self) is not self or not self._roll_wanted:
+            return
+        self._roll_wanted = False
+        if not self._may_overlap:
+            log.error(
+                "a rolling restart needs REDIS_URL, because two workers overlap; stop and start instead"
+            )
+            return
+        # From here on every worker is a new interpreter, which reads the program as it is on disk. A fork,
+        # as at the start, is quicker, and would be of the program that this process began with.
+        multiprocessing.set_start_method("spawn", force=True)
+        self._rolling = self._roll()
+
+    def _roll(self) -> Iterator[None]:
+        log.warning("rolling restart of %d workers", self.workers)
+        for index in range(self.workers):
+            fresh = self._start(index)
+            self._beside.append(fresh)
+            yield from self._until_ready(fresh)
+            self._beside.remove(fresh)
+            if not self._is_ready(fresh) or not fresh.inner.is_alive():
+                log.error("the new worker did not start; those that serve go on as they are")
+                self._end(fresh)
+                return
+            old, self.wrks[index] = self.wrks[index], fresh
+            yield from self._see_off(old)
+        for helper in self._helpers:
+            helper.renew()
+        log.warning("rolling restart done")
+
+    def _until_ready(self, worker: WorkerProcess) -> Iterator[None]:
+        deadline = time.monotonic() + START_S
+        while worker.inner.is_alive() and not self._is_ready(worker) and time.monotonic() < deadline:
+            yield
+
+    def _see_off(self, old: WorkerProcess) -> Iterator[None]:
+        """It leaves by itself; what still runs five seconds after its deadline is killed."""
+        self._beside.append(old)
+        _tell(old, signal.SIGUSR2)
+        deadline = time.monotonic() + self._drain_s + KILL_AFTER_DRAIN_S
+        while old.inner.is_alive() and time.monotonic() < deadline:
+            yield
+        self._beside.remove(old)
+        self._end(old)
+
+    def _end(self, worker: WorkerProcess) -> None:
+        self._forget(worker)
+        worker.kill()  # type: ignore[no-untyped-call]
+        worker.join()  # type: ignore[no-untyped-call]
 
 
 def _say_that_it_stops(drain_s: float, number: int) -> None:
@@ -234,25 +415,35 @@ def _in_our_words(record: logging.LogRecord) -> bool:
     return True
 
 
-def _ask_to_drain(worker: WorkerProcess) -> None:
+def _tell(worker: WorkerProcess, number: signal.Signals) -> None:
+    """That it ends soon is no news to us from here on."""
     worker.interrupt_by_parent = True
     process = worker.inner
     if process.is_alive():
-        os.kill(process.pid, signal.SIGUSR1)
+        os.kill(process.pid, number)
 
 
-def _load_in_worker(parent: int, target: str) -> Callable[..., Any]:
+def _load_in_worker(parent: int, port: int, drain_s: float, target: str, mouth: Connection) -> Worker:
     """Runs first in a new worker, which a fork left with the parent's handlers.
 
-    SIGUSR1 waits for `lifespan.py` to install its handler; a stop before that ends the worker at once.
+    SIGUSR1 and SIGUSR2 wait for their handlers, which come with the application's start;
+    a stop before that ends the worker at once.
     In a process group of its own it hears of Ctrl-C from its parent, in order, not from the terminal.
     """
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for each in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
     os.setpgrp()
     die_with(parent)
-    return load_target(target)
+    application: Any = load_target(target)
+    return Worker(application, port, drain_s, partial(_say_ready, mouth))
+
+
+def _say_ready(mouth: Connection) -> None:
+    with contextlib.suppress(BrokenPipeError):  # a parent that died takes this process with it
+        mouth.send_bytes(b"ready")
+        mouth.close()
 
 
 def die_with(parent: int) -> None:

@@ -9,9 +9,12 @@ WIDTH = 78
 FIRST_QUESTION = "Say hello in five words."
 
 
-def welcome(url: str, done: SetUp, model_name: str, drain_s: float) -> str:
-    """Everything an operator needs now; the password and the API key only in the run that made them."""
-    parts = ["Penstock is at your service.", _facts(url, done)]
+def welcome(url: str, done: SetUp, model_name: str, drain_s: float, runs: str) -> str:
+    """Everything an operator needs now; the password and the API key only in the run that made them.
+
+    `runs` says which processes there are.
+    """
+    parts = ["Penstock is at your service.", _facts(url, done, runs)]
     if not done.changed:
         parts.append(_indented("Set-up was done before; nothing was changed."))
     parts += [_indented(each) for each in done.sentences]
@@ -36,7 +39,7 @@ def _in_single_quotes(text: str) -> str:
     return text.replace("'", "'\\''")
 
 
-def _facts(url: str, done: SetUp) -> str:
+def _facts(url: str, done: SetUp, runs: str) -> str:
     lines = [f"  Live page  {url}/"]
     if done.administrator:
         password = (
@@ -47,6 +50,7 @@ def _facts(url: str, done: SetUp) -> str:
     elif done.sign_in:
         lost = f"`.venv/bin/python manage.py changepassword {done.sign_in}` if it is lost"
         lines += [f"  Sign in    {done.sign_in}", f"  Password   {lost}"]
+    lines.append(f"  Runs       {runs}")
     return "\n".join(lines)
 
 

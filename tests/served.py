@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +23,8 @@ ADMIN_EMAIL = "alice@example.com"
 ADMIN_PASSWORD = "a-long-enough-passphrase"
 KEY = re.compile(r"pst_[0-9A-Za-z_]+")
 START_S = 60.0
+HELPERS = ("simulate_upstream", "run_tasks", "resource_tracker")
+"""Words of the commands of processes that `up` starts and that serve nobody."""
 CONFIGURE = """
 from accounts.changes import note_change
 from gateway.management.commands.up import prepare
@@ -58,6 +61,8 @@ class Served:
     environ: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Any] = field(default_factory=dict)
     """Fields that every target gets before the first start."""
+    args: tuple[str, ...] = ()
+    """What `up` is called with."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     printed: str = ""
@@ -80,7 +85,7 @@ class Served:
         out = (self.var_dir / "out.txt").open("w")
         err = (self.var_dir / "err.txt").open("a")
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "up"],
+            [sys.executable, "manage.py", "up", *self.args],
             cwd=ROOT,
             env=environ,
             stdout=out,
@@ -137,6 +142,12 @@ class Served:
         ]
         return sum(found) if found else None
 
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve, without `up` itself and its helpers."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children()
+        return [each for each in children if not _is_helper(_command(each))]
+
     def kill(self) -> None:
         """SIGKILL to every process of the gateway at once, as a crash of the machine's memory would."""
         assert self.process is not None
@@ -173,21 +184,32 @@ class Served:
         return done.stdout
 
 
-def _descendants(pid: int) -> list[int]:
-    import psutil
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.cmdline()
+    return []
 
+
+def _is_helper(command: list[str]) -> bool:
+    return not command or any(word in part for part in command for word in HELPERS)
+
+
+def _descendants(pid: int) -> list[int]:
     with contextlib.suppress(psutil.NoSuchProcess):
         return [each.pid for each in psutil.Process(pid).children(recursive=True)]
     return []
 
 
 @contextlib.contextmanager
-def serve(var_dir: Path, targets: Mapping[str, Any] | None = None, **environ: str) -> Iterator[Served]:
+def serve(
+    var_dir: Path, targets: Mapping[str, Any] | None = None, args: tuple[str, ...] = (), **environ: str
+) -> Iterator[Served]:
     """A started gateway; whatever is left of it at the end is killed.
 
     `targets` are settings that every target gets, under their names in `gateway.models.Target`.
+    `args` are those of `up`.
     """
-    running = Served(var_dir, environ, targets or {})
+    running = Served(var_dir, environ, targets or {}, args)
     try:
         running.start()
         yield running

@@ -5,6 +5,33 @@ from django.conf import settings
 from django.db import migrations, models
 
 
+def refuse_updates(apps, schema_editor):
+    """The database itself keeps the audit append only, whatever writes to it."""
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute(
+            "CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'The audit is append only.' USING ERRCODE = 'integrity_constraint_violation'; "
+            "END $$"
+        )
+        schema_editor.execute(
+            "CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON accounts_auditevent "
+            "FOR EACH ROW EXECUTE FUNCTION audit_is_append_only()"
+        )
+    else:
+        schema_editor.execute(
+            "CREATE TRIGGER audit_is_append_only BEFORE UPDATE ON accounts_auditevent "
+            "BEGIN SELECT RAISE(ABORT, 'The audit is append only.'); END"
+        )
+
+
+def allow_updates(apps, schema_editor):
+    if schema_editor.connection.vendor == 'postgresql':
+        schema_editor.execute("DROP TRIGGER audit_is_append_only ON accounts_auditevent")
+        schema_editor.execute("DROP FUNCTION audit_is_append_only()")
+    else:
+        schema_editor.execute("DROP TRIGGER audit_is_append_only")
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -341,4 +368,6 @@ class Migration(migrations.Migration):
             model_name='outbox',
             index=models.Index(condition=models.Q(('given_up_at', None), ('sent_at', None)), fields=['next_try_at'], name='outbox_waiting'),
         ),
+        # Last: SQLite forgets the triggers of a table that a later operation makes anew.
+        migrations.RunPython(refuse_updates, allow_updates),
     ]

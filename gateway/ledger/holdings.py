@@ -6,6 +6,7 @@ Reads only: takes no lock, sets nothing aside, and leaves adopting to the sweepe
 
 import asyncio
 import contextlib
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -44,7 +45,7 @@ class Wanted(Struct, frozen=True):
     end_us: int
     """Microseconds since the Unix epoch; the end is outside."""
 
-    def counts(self, call: Opened | Settled) -> bool:
+    def counts(self, call: "Opened | Ended") -> bool:
         """Whether a call is the owner's and began in the period."""
         owner = self.quota.owner
         return (
@@ -68,15 +69,27 @@ class Used(Struct, frozen=True):
         return self.tokens if kind == "tokens" else self.cost_nanos
 
 
-class InJournals(Struct):
-    """What the journals know of calls that are counted."""
+class Ended(Struct, frozen=True):
+    """As much of a settled call as quotas ask for."""
 
-    settled: dict[str, tuple[Used, list[Wanted]]] = {}
-    """By call id; those that were not on the ledger yet."""
-    open: dict[str, tuple[str, Opened, list[Wanted]]] = {}
-    """By call id: its process, and its opening."""
-    sent: dict[str, list[Dispatched]] = {}
-    """By call id, of the open ones."""
+    started_at_us: int
+    team_id: int
+    key_id: int
+    used: Used
+
+
+class Known(Struct):
+    """What was read of one segment, as far as it still matters."""
+
+    process: str
+    place: int = 0
+    """Where the next record begins."""
+    opened: dict[str, list[bytes]] = {}
+    """By call id, of calls that were opened in it and are under way: the opening, then each dispatch."""
+    fresh: dict[str, bytes] = {}
+    """By call id, of calls that were settled in it: records that nobody looked at yet."""
+    ended: dict[str, Ended] = {}
+    """By call id, of calls that were settled in it and are not on the ledger, as far as is known."""
 
 
 class Head(Struct, array_like=True):
@@ -170,12 +183,13 @@ def _team_id(row: models.Quota) -> int:
 def surveyor(
     root: Path, *, lives_s: float, now_us: Callable[[], int], threads: Executor | None = None
 ) -> Surveyor:
-    """`survey` for those on a loop. `lives_s`: how long a reservation lives from the call's start."""
+    """`Journals.survey` for those on a loop. A reservation lives for `lives_s` from its call's start."""
+    journals = Journals(root)
 
     def look(asked: Sequence[QuotaAsk] | None) -> Survey:
         try:
             wanted = all_wanted(now_us()) if asked is None else wanted_of(asked)
-            return survey(root, wanted, lives_s=lives_s)
+            return journals.survey(wanted, lives_s=lives_s)
         finally:
             connection.close()
 
@@ -186,31 +200,146 @@ def surveyor(
 
 
 def survey(root: Path, wanted: Sequence[Wanted], *, lives_s: float) -> Survey:
-    """What was spent of each wanted counter, and what calls under way hold.
-
-    Runs in a thread, and closes its connection. Raises DatabaseError.
-
-    Every call that any journal knew when its turn came to be read is counted once:
-    as spent at what it used if it is on the ledger or its end is in a journal, else as open.
-    The journals are read first, so what leaves them meanwhile is on the ledger by then;
-    a call that was open and is on the ledger is spent. The ledger is read in one transaction.
-
-    A call that begins or ends after its journal was read may be missing, or open still;
-    its process settles it with the counters afterwards, by its id, so nothing is lost for long,
-    and `gateway/reconcile.py` finds what was.
-    """
+    """See `Journals.survey`. Runs in a thread, and closes its connection. Raises DatabaseError."""
     try:
-        journals = read_journals(root, wanted)
-        with _one_view():
-            spent = _sums(wanted)
-            booked = on_ledger([*journals.settled, *journals.open])
+        return Journals(root).survey(wanted, lives_s=lives_s)
     finally:
         connection.close()
-    for call_id, (used, counted) in journals.settled.items():
-        if call_id not in booked:
-            for each in counted:
-                spent[each.counter] += used.of(each.quota.kind)
-    return Survey(spent, _open_holds(journals, booked, lives_s))
+
+
+class Journals:
+    """Every journal under a folder, of living and of dead processes, read on from where the last look ended.
+
+    Keeps what is open and what ended and is not on the ledger. Reading a full segment takes some 0.3 s,
+    reading on next to nothing. May be asked from any thread.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._segments: dict[Path, Known] = {}
+        self._opening: dict[str, Known] = {}
+        """By call id, of calls under way: the segment that they were opened in."""
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Journals {self._root}, {len(self._segments)} segments>"
+
+    def survey(self, wanted: Sequence[Wanted], *, lives_s: float) -> Survey:
+        """What was spent of each wanted counter, and what calls under way hold. Raises DatabaseError.
+
+        Every call that any journal knew when its turn came to be read is counted once:
+        as spent at what it used if it is on the ledger or its end is in a journal, else as open.
+        The journals are read first, so what leaves them meanwhile is on the ledger by then;
+        a call that was open and is on the ledger is spent. The ledger is read in one transaction.
+
+        A call that begins or ends after its journal was read may be missing, or open still;
+        its process settles it with the counters afterwards, by its id, so nothing is lost for long,
+        and `gateway/reconcile.py` finds what was.
+        """
+        wanted = list({each.counter: each for each in wanted}.values())
+        with self._lock:
+            self._read()
+            with _one_view():
+                spent = _sums(wanted)
+                self._drop_booked()
+            counted = _by_team(wanted)
+            for call in (call for each in self._segments.values() for call in each.ended.values()):
+                for each in _counting(counted, call):
+                    spent[each.counter] += call.used.of(each.quota.kind)
+            return Survey(spent, list(self._open_holds(counted, int(lives_s * 1_000_000))))
+
+    def _read(self) -> None:
+        """What was appended since, and which segments are new or gone."""
+        there = _segments(self._root)
+        for path in self._segments.keys() - set(there):
+            self._forget(path)
+        for path in there:
+            try:
+                self._read_on(path, self._segments.setdefault(path, Known(path.parent.name)))
+            except FileNotFoundError:
+                self._forget(path)
+        for known in self._segments.values():
+            _look_at(known)
+
+    def _forget(self, path: Path) -> None:
+        """Whoever put a segment away had booked every call that was opened or settled in it,
+        and the ledger is read later."""
+        for call_id in self._segments.pop(path).opened:
+            del self._opening[call_id]
+
+    def _read_on(self, path: Path, known: Known) -> None:
+        """What follows a torn tail is not written yet, or was lost to a crash. Raises FileNotFoundError."""
+        with path.open("rb") as file:
+            file.seek(known.place)
+            data = file.read()
+        start = known.place
+        for behind, payload in payloads(data):
+            self._note(known, payload)
+            known.place = start + behind
+
+    def _note(self, known: Known, payload: bytes) -> None:
+        head = _head(payload)
+        call_id = head.call_id
+        if isinstance(head, OpenedHead):
+            known.opened[call_id] = [payload]
+            self._opening[call_id] = known
+        elif isinstance(head, DispatchedHead):
+            if opening := self._opening.get(call_id):
+                opening.opened[call_id].append(payload)
+        else:
+            if opening := self._opening.pop(call_id, None):
+                del opening.opened[call_id]
+            if isinstance(head, SettledHead):
+                known.fresh[call_id] = payload
+
+    def _drop_booked(self) -> None:
+        """What is on the ledger by now need never be asked about again."""
+        known = self._segments.values()
+        booked = on_ledger(call_id for each in known for call_id in (*each.ended, *each.opened))
+        for each in known:
+            for call_id in booked & each.ended.keys():
+                del each.ended[call_id]
+            for call_id in booked & each.opened.keys():
+                del each.opened[call_id], self._opening[call_id]
+
+    def _open_holds(self, counted: Mapping[int, list[Wanted]], lives_us: int) -> Iterator[OpenHold]:
+        """Of each call under way, for each counter that it counts in."""
+        for known in self._segments.values():
+            for opening, *dispatches in known.opened.values():
+                call = _opened(opening)
+                sent = [_dispatched(each) for each in dispatches]
+                for each in _counting(counted, call):
+                    amount, expires_at_us = held(call, sent, each), call.started_at_us + lives_us
+                    yield OpenHold(call.call_id, known.process, each.counter, amount, expires_at_us)
+
+
+def _segments(root: Path) -> list[Path]:
+    """Of every process, oldest first."""
+    if not root.is_dir():
+        return []
+    folders = (each for each in root.iterdir() if not each.name.startswith("."))
+    return [path for folder in folders for path in sorted(folder.glob("*.seg"))]
+
+
+def _look_at(known: Known) -> None:
+    """Decode ends that are not on the ledger. Most are: the writer is behind by a fraction of a second."""
+    for call_id in known.fresh.keys() - on_ledger(known.fresh):
+        call = _settled(known.fresh[call_id])
+        used = Used(1, call.usage.input_tokens + call.usage.output_tokens, call.cost_nanos)
+        known.ended[call_id] = Ended(call.started_at_us, call.team_id, call.key_id, used)
+    known.fresh.clear()
+
+
+def _by_team(wanted: Sequence[Wanted]) -> Mapping[int, list[Wanted]]:
+    found: dict[int, list[Wanted]] = defaultdict(list)
+    for each in wanted:
+        found[each.team_id].append(each)
+    return found
+
+
+def _counting(by_team: Mapping[int, list[Wanted]], call: Opened | Ended) -> list[Wanted]:
+    """The counters that a call counts in."""
+    return [each for each in by_team.get(call.team_id, ()) if each.counts(call)]
 
 
 @contextlib.contextmanager
@@ -269,96 +398,6 @@ def on_ledger(call_ids: Iterable[str]) -> set[str]:
             cursor.execute(f"{_FIND} ({', '.join(['%s'] * len(by_hex))})", list(by_hex))
             found.update(by_hex[str(row[0]).replace("-", "")] for row in cursor.fetchall())
     return found
-
-
-def read_journals(root: Path, wanted: Sequence[Wanted]) -> InJournals:
-    """What every journal under `root` knows, of living and of dead processes, of calls that are wanted.
-
-    Raises DatabaseError, because ends that are on the ledger already are passed over undecoded:
-    that is nearly all of them.
-    """
-    by_team: dict[int, list[Wanted]] = defaultdict(list)
-    for each in wanted:
-        by_team[each.team_id].append(each)
-    reading = _Reading(by_team)
-    if wanted and root.is_dir():
-        for folder in sorted(each for each in root.iterdir() if not each.name.startswith(".")):
-            for path in sorted(folder.glob("*.seg")):
-                reading.segment(folder.name, _bytes(path))
-    return reading.found()
-
-
-def _bytes(path: Path) -> bytes:
-    """Nothing where the segment has gone: whoever put it away had booked every call in it, and the
-    ledger is read later. What follows a torn tail is not written yet, or was lost to a crash."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-class _Reading:
-    """Goes through segments, oldest first within a process, and keeps what is not on the ledger."""
-
-    def __init__(self, by_team: Mapping[int, list[Wanted]]) -> None:
-        self._by_team = by_team
-        self._settled: dict[str, tuple[Used, list[Wanted]]] = {}
-        self._opened: dict[str, tuple[str, bytes]] = {}
-        self._sent: dict[str, list[bytes]] = defaultdict(list)
-
-    def segment(self, process: str, data: bytes) -> None:
-        ends: dict[str, bytes] = {}
-        for _, payload in payloads(data):
-            head = _head(payload)
-            call_id = head.call_id
-            if isinstance(head, OpenedHead):
-                self._opened[call_id] = (process, payload)
-            elif isinstance(head, DispatchedHead):
-                self._sent[call_id].append(payload)
-            else:
-                self._opened.pop(call_id, None)
-                self._sent.pop(call_id, None)
-                if isinstance(head, SettledHead):
-                    ends[call_id] = payload
-        for call_id in ends.keys() - on_ledger(ends):
-            self._keep(_settled(ends[call_id]))
-
-    def _keep(self, call: Settled) -> None:
-        if counted := self._counted(call):
-            self._settled[call.call_id] = (_used_by(call), counted)
-
-    def _counted(self, call: Opened | Settled) -> list[Wanted]:
-        return [each for each in self._by_team.get(call.team_id, ()) if each.counts(call)]
-
-    def found(self) -> InJournals:
-        under_way = {}
-        for call_id, (process, payload) in self._opened.items():
-            opened = _opened(payload)
-            if counted := self._counted(opened):
-                under_way[call_id] = (process, opened, counted)
-        sent = {call_id: [_dispatched(each) for each in self._sent.get(call_id, ())] for call_id in under_way}
-        return InJournals(self._settled, under_way, sent)
-
-
-def _used_by(call: Settled) -> Used:
-    return Used(1, call.usage.input_tokens + call.usage.output_tokens, call.cost_nanos)
-
-
-def _open_holds(journals: InJournals, booked: set[str], lives_s: float) -> list[OpenHold]:
-    """Of each call under way, for each counter that it counts in."""
-    lives_us = int(lives_s * 1_000_000)
-    return [
-        OpenHold(
-            call_id,
-            process,
-            each.counter,
-            held(opened, journals.sent[call_id], each),
-            opened.started_at_us + lives_us,
-        )
-        for call_id, (process, opened, counted) in journals.open.items()
-        if call_id not in booked
-        for each in counted
-    ]
 
 
 def held(opened: Opened, sent: Sequence[Dispatched], wanted: Wanted) -> int:

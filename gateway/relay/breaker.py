@@ -8,9 +8,8 @@ A state machine without clock and without I/O: `now` is passed in, in monotonic 
        └───────── one succeeded ──────┼─────────────────────────────┤
                                       └── the latest failed, or was told to wait
 
-Does not decide what is a failure, and does not know about other processes:
-each lets its own probe through. A few extra attempts at a sick target cost less
-than a lock on every call.
+Does not decide what is a failure. Hears of other processes' breakers by `told`, and still each process
+lets its own probe through: a few extra attempts at a sick target cost less than a lock on every call.
 """
 
 from math import inf
@@ -217,6 +216,34 @@ class Breaker:
     def close(self, now: float, cause: str) -> Shift | None:
         """A person closes it early. Nothing if it is closed, or held open: that is `let_go`'s."""
         return None if self._state == "closed" or self.held else self._close(now, cause)
+
+    def told(self, theirs: Shift, now: float) -> Shift | None:
+        """Another process's breaker of this target changed by itself.
+
+        It opened: so does this one, until the same moment. It closed: this one tries at once, not later.
+        What this process is finding out for itself counts more: a probe that is out decides,
+        and one probe that failed elsewhere opens nothing that is closed here.
+        """
+        if self.held:
+            return None
+        if theirs.after == "open" and theirs.open_for_s is not None:
+            return self._open_too(theirs, now, now + min(theirs.open_for_s, self.policy.longest_open_s))
+        if theirs.after == "closed" and self.state(now) == "open":
+            self._until = now
+            return Shift("open", "half_open", f"another process: {theirs.cause}", None)
+        return None
+
+    def _open_too(self, theirs: Shift, now: float, until: float) -> Shift | None:
+        before = self.state(now)
+        if before == "open":
+            self._until = max(self._until, until)
+            return None
+        is_probing = self._probe is not None and now < self._leased_until
+        if is_probing or (before == "closed" and theirs.before != "closed"):
+            return None
+        self._turn("open")
+        self._until = until
+        return Shift(before, "open", f"another process: {theirs.cause}", theirs.open_for_s)
 
     def _is_probing(self, permit: Permit) -> bool:
         """It is a probe that may still decide. Every permit of a half-open generation is a probe's."""

@@ -350,6 +350,8 @@ def _of_rate_limit(exceeded: Exceeded, limit: RateLimit) -> str:
 def _of_quota(exceeded: Exceeded, quota: Quota, currency: str, started_at_us: int) -> str:
     amount = money(quota.amount, currency) if quota.kind == "money" else count(quota.amount, quota.kind[:-1])
     has = f"{_capital(str(quota.owner))} has a {'hard ' if quota.hard else ''}quota of {amount}"
+    if quota.amount == 0:
+        return f"{has} a {quota.period}, so nothing that counts against it is let in."
     figures = _figures(exceeded, quota)
     if exceeded.retry_after_s == inf:
         return f"{has} a {quota.period}: {figures}, so it can never be let in. {_again(inf)}"

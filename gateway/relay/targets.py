@@ -3,6 +3,7 @@
 Made when a target is first called, kept while it is in the catalog, and told of its changed settings.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,16 @@ from gateway.relay.catalog import Catalog, Target
 from gateway.relay.gate import Gate, GateFigures
 from gateway.relay.ports import BreakerState, Change, News, PoolFigures, Transport
 from gateway.relay.retry import RetryBudget
+
+log = logging.getLogger(__name__)
+
+
+def share_of(amount: int, rank: int, live: int) -> int:
+    """This process's part of an amount that `live` processes divide: they add up to it, and none is 0.
+
+    Where there are more processes than places, each has one, and they add up to more.
+    """
+    return max(1, amount // live + (rank < amount % live))
 
 
 class LiveTarget(Struct, eq=False):
@@ -46,6 +57,8 @@ class TargetState(Struct, frozen=True):
     gate: GateFigures
     pool: PoolFigures | None
     """None: not called yet."""
+    breakers: tuple[BreakerState, ...] = ()
+    """The state in each process, where there are several."""
 
 
 class Targets:
@@ -56,6 +69,39 @@ class Targets:
     ) -> None:
         self._news, self._clock, self._policy = news, clock, policy
         self._live: dict[int, LiveTarget] = {}
+        self._rank, self._processes = 0, 1
+        self._told: dict[int, Change] = {}
+        """What breakers did in other processes, by target id, of targets not called here yet."""
+
+    def divide(self, rank: int, live: int) -> None:
+        """The places of every gate are shared by `live` processes, of which this is number `rank`, from 0.
+
+        Nobody who is in is cut off: a gate with fewer places gives the next ones out again later.
+        """
+        self._rank, self._processes = rank, live
+        for each in self._live.values():
+            self._resize(each)
+
+    def told(self, target_id: int, change: Change) -> None:
+        """What a target's breaker did by itself in another process. Is no news: that process tells it."""
+        live = self._live.get(target_id)
+        if live is None:
+            self._told[target_id] = change
+        else:
+            self._heed(live, change)
+
+    def _heed(self, live: LiveTarget, change: Change) -> None:
+        until_us = change.until_us
+        open_for_s = None if until_us is None else until_us / 1_000_000 - time.time()
+        if open_for_s is not None and open_for_s <= 0:
+            return
+        theirs = Shift(change.before, change.after, change.cause, open_for_s)
+        if shift := live.breaker.told(theirs, self._clock()):
+            log.info("the breaker of %s is %s: %s", live.target, shift.after, shift.cause)
+
+    def _resize(self, live: LiveTarget) -> None:
+        places = share_of(live.target.max_concurrency, self._rank, self._processes)
+        live.gate.resize(places, live.target.max_waiting)
 
     def of(self, target: Target) -> LiveTarget:
         """The live side of a target, with its newest settings: a call of before a change brings none back."""
@@ -70,19 +116,25 @@ class Targets:
         live = LiveTarget(
             target,
             Breaker(str(target), self._policy),
-            Gate(target.max_concurrency, target.max_waiting, self._clock),
+            Gate(
+                share_of(target.max_concurrency, self._rank, self._processes),
+                target.max_waiting,
+                self._clock,
+            ),
             RetryBudget(),
             credential_refused=target.credential_refused,
         )
         if target.lever == "open":
             live.breaker.hold_open(self._clock(), "held open by hand")
+        if (change := self._told.pop(target.id, None)) is not None:
+            self._heed(live, change)
         return live
 
     def _renew(self, live: LiveTarget, target: Target) -> None:
         """What a person changed. The breaker's timeline has it already, from the hand that did it."""
         before, live.target = live.target, target
         now = self._clock()
-        live.gate.resize(target.max_concurrency, target.max_waiting)
+        self._resize(live)
         # The catalog may have been read before the flag was written; a new credential is a new chance.
         is_same = target.credential == before.credential
         live.credential_refused = target.credential_refused or (live.credential_refused and is_same)

@@ -1,11 +1,15 @@
 """Alice owns the team, Bob is a member, Vera looks on, Charlie is not in it, Ada is the administrator."""
 
+import dataclasses
+from collections.abc import Iterator
+
 import pytest
 from django.core.cache import cache
 from django.test import Client
 
 from accounts import services
-from accounts.models import Team, User
+from accounts.models import AuditEvent, Team, User
+from accounts.signals import changed, rights_changed
 
 PASSWORD = "a long enough password 1"
 
@@ -63,3 +67,48 @@ def as_(db):
         return client
 
     return browser
+
+
+@pytest.fixture
+def usual_limits(settings):
+    """The rate limits that teams and keys begin with outside tests."""
+    settings.ENV = dataclasses.replace(
+        settings.ENV,
+        key_requests_per_minute=100,
+        team_requests_per_minute=500,
+        team_tokens_per_minute=100_000,
+    )
+
+
+@pytest.fixture
+def heard() -> Iterator[list[object]]:
+    """What went up as news: `changed`, or the id of the person whose rights changed."""
+    news: list[object] = []
+
+    def on_change(**_: object) -> None:
+        news.append("changed")
+
+    def on_rights(user_id: int, **_: object) -> None:
+        news.append(user_id)
+
+    changed.connect(on_change)
+    rights_changed.connect(on_rights)
+    yield news
+    changed.disconnect(on_change)
+    rights_changed.disconnect(on_rights)
+
+
+@pytest.fixture
+def committing(django_capture_on_commit_callbacks):
+    return lambda: django_capture_on_commit_callbacks(execute=True)
+
+
+@pytest.fixture
+def audited(db):
+    """The audit so far, oldest first: who did what to which, before and after."""
+
+    def read(action: str = "") -> list[AuditEvent]:
+        events = AuditEvent.objects.order_by("id")
+        return list(events.filter(action=action) if action else events)
+
+    return read

@@ -3,7 +3,7 @@ import contextlib
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from accounts import authentication, keys, services
 from accounts.authentication import Authenticator, WrongPeppers, check_peppers
-from accounts.caller import Caller, KeyCannotBeChecked
-from accounts.models import ApiKey, KeySecret, PepperFingerprint
+from accounts.caller import Caller, KeyCannotBeChecked, Owner, Quota, RateLimit
+from accounts.models import ApiKey, KeySecret, KeyUse, PepperFingerprint
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -100,7 +100,8 @@ def presented(api_key) -> str:
 
 @pytest.fixture
 def caller(api_key, team) -> Caller:
-    return Caller(api_key[0].pk, team.pk)
+    key = api_key[0]
+    return Caller(key.pk, team.pk, secret_id=key.secrets.get().pk)
 
 
 def wrong_secret(presented: str) -> str:
@@ -360,36 +361,27 @@ async def test_a_key_whose_pepper_is_gone_is_nobody(make, presented, caplog):
     assert "which is not in KEY_PEPPERS" in caplog.text
 
 
-async def test_the_last_use_is_written_when_asked_for(make, api_key, presented, clock, threads):
+async def test_a_use_is_noted_when_it_is_said_and_written_when_asked_for(make, api_key, presented, clock):
     door = make()
-    await door.look_up(presented)
+    caller = await door.look_up(presented)
+    await sync_to_async(door.flush_uses)()
+    assert (await KeySecret.objects.aget(key=api_key[0])).uses == 0
+
+    door.used(caller, "192.0.2.7", "curl/8")
     clock.pass_(5)
-    door.remembered(presented)
-    door.remembered(wrong_secret(presented))
+    door.used(caller, "192.0.2.9", "python-openai/1.50")
+    await sync_to_async(door.flush_uses)()
+    await sync_to_async(door.flush_uses)()
 
-    def flush() -> list[str]:
-        with CaptureQueriesContext(connection) as queries:
-            door.flush_uses()
-            door.flush_uses()
-        return [each["sql"] for each in queries if each["sql"].startswith("UPDATE")]
-
-    assert len(await sync_to_async(flush)()) == 1
     stored = await KeySecret.objects.aget(key=api_key[0])
     assert stored.last_used_at.timestamp() == pytest.approx(clock.now_s)
-
-
-async def test_an_older_use_does_not_overwrite_a_newer_one(make, api_key, presented, clock):
-    newer = datetime.fromtimestamp(clock.now_s + 60, UTC)
-    await KeySecret.objects.filter(key=api_key[0]).aupdate(last_used_at=newer)
-    door = make()
-    await door.look_up(presented)
-    await sync_to_async(door.flush_uses)()
-    assert (await KeySecret.objects.aget(key=api_key[0])).last_used_at == newer
+    assert (stored.last_used_from, stored.last_user_agent) == ("192.0.2.9", "python-openai/1.50")
+    assert stored.uses == 2
 
 
 async def test_uses_that_could_not_be_written_are_kept(make, api_key, presented):
     door = make()
-    await door.look_up(presented)
+    door.used(await door.look_up(presented), "192.0.2.7", "curl/8")
 
     def refuse(execute, sql, params, many, context):
         raise OperationalError("database is locked")
@@ -400,7 +392,145 @@ async def test_uses_that_could_not_be_written_are_kept(make, api_key, presented)
 
     await sync_to_async(flush_in_vain)()
     await sync_to_async(door.flush_uses)()
-    assert (await KeySecret.objects.aget(key=api_key[0])).last_used_at is not None
+    assert (await KeySecret.objects.aget(key=api_key[0])).uses == 1
+    assert (await KeyUse.objects.aget()).uses == 1
+
+
+async def test_a_caller_carries_the_scopes_and_limits_of_key_and_team(make, team, alice):
+    def set_up() -> tuple[ApiKey, str]:
+        key, presented = services.create_key(
+            team,
+            "web",
+            alice,
+            routes=["gpt-4o", "small"],
+            networks=["10.0.0.0/8", "2001:db8::/32"],
+            tags={"app": "shop"},
+        )
+        services.set_rate_limit(team, "tokens", 9, by_administrator=True)
+        services.set_rate_limit(key, "concurrent", 3, "small", by_administrator=False)
+        services.set_quota(key, "money", 10**9, "day", "Asia/Tokyo", True, [50], by_administrator=False)
+        services.set_quota(team, "tokens", 10**6, "month", "UTC", False, [], by_administrator=True)
+        return key, presented
+
+    key, presented = await sync_to_async(set_up)()
+    found = await make().look_up(presented)
+
+    assert found.routes == {"gpt-4o", "small"}
+    assert [str(each) for each in found.networks] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert dict(found.tags) == {"app": "shop"}
+    its, theirs = Owner("key", key.pk, "web"), Owner("team", team.pk, "Search")
+    tokens, concurrent = found.rate_limits
+    assert tokens == RateLimit(tokens.id, theirs, "tokens", 9)
+    assert concurrent == RateLimit(concurrent.id, its, "concurrent", 3, "small")
+    day, month = found.quotas
+    assert day == Quota(day.id, its, "money", 10**9, "day", "Asia/Tokyo", True, (50,))
+    assert month == Quota(month.id, theirs, "tokens", 10**6, "month", "UTC", False, ())
+
+
+async def test_a_look_up_takes_three_queries(presented):
+    def count() -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            parts = keys.take_apart(presented)
+            peppers = {keys.pepper_id(each): each for each in settings.KEY_PEPPERS}
+            assert authentication.read_key(parts.public_id, peppers) is not None
+        return [each["sql"] for each in queries]
+
+    assert len(await sync_to_async(count)()) == 3  # the key with its team, rate limits, quotas
+
+
+async def test_a_key_of_an_archived_team_is_nobody_until_it_is_restored(make, team, presented, caller, alice):
+    door = make()
+    assert await door.look_up(presented) == caller
+    await sync_to_async(services.archive_team)(team, by=alice)
+    door.forget()
+    assert await door.look_up(presented) is None
+
+    await sync_to_async(services.restore_team)(team)
+    door.forget()
+    assert await door.look_up(presented) == caller
+
+
+@pytest.mark.parametrize("end", ["membership removed", "account switched off", "account deleted"])
+async def test_a_personal_key_is_nobody_without_its_person(make, team, bob, end):
+    def set_up() -> tuple[str, str, set[int]]:
+        _, personal = services.create_key(team, "laptop", bob, kind="personal")
+        _, service = services.create_key(team, "nightly", bob)
+        return personal, service, set(KeySecret.objects.values_list("pk", flat=True))
+
+    def go() -> None:
+        if end == "membership removed":
+            bob.memberships.all().delete()
+        elif end == "account switched off":
+            type(bob).objects.filter(pk=bob.pk).update(is_active=False)
+        else:
+            bob.delete()
+
+    personal, service, ids = await sync_to_async(set_up)()
+    door, now_s = make(), timezone.now().timestamp()
+    its_secret = (await door.look_up(personal)).secret_id
+    assert await door.still_good(ids, now_s) == ids
+
+    await sync_to_async(go)()
+    door.forget()
+
+    assert await door.look_up(personal) is None
+    assert await door.look_up(service) is not None
+    assert await door.still_good(ids, now_s) == ids - {its_secret}
+
+
+async def test_both_secrets_of_a_key_work_during_the_overlap_and_share_its_limits(
+    make, api_key, presented, clock, alice
+):
+    rotate = sync_to_async(services.rotate_key)
+    secret, fresh = await rotate(api_key[0], by=alice, overlap=timedelta(hours=1))
+    door = make()
+    old, new = await door.look_up(presented), await door.look_up(fresh)
+
+    assert (old.key_id, old.rate_limits, old.quotas) == (new.key_id, new.rate_limits, new.quotas)
+    assert new.secret_id == secret.pk != old.secret_id
+    assert new.expires_at_s is None
+    ends_at = (await KeySecret.objects.aget(pk=old.secret_id)).ends_at
+    assert old.expires_at_s == ends_at.timestamp()
+
+    clock.now_s = ends_at.timestamp()
+    assert door.remembered(presented) is None
+    assert door.remembered(fresh) == new
+
+
+async def test_a_secret_ends_with_its_key_where_that_ends_first(make, team, alice):
+    def set_up():
+        ends = timezone.now() + timedelta(minutes=1)
+        key, text = services.create_key(team, "web", alice, ends)
+        services.rotate_key(key, by=alice)
+        return ends, text
+
+    ends, presented = await sync_to_async(set_up)()
+    assert (await make().look_up(presented)).expires_at_s == ends.timestamp()
+
+
+async def test_the_secrets_that_are_still_good_are_told_in_one_query(make, team, alice, clock, threads):
+    def set_up() -> dict[str, int]:
+        now = timezone.now()
+        made = {name: services.create_key(team, name, alice)[0] for name in ("good", "revoked", "rotated")}
+        made["expired"], _ = services.create_key(team, "expired", alice, now + timedelta(seconds=10))
+        ids = {name: key.secrets.get().pk for name, key in made.items()}
+        services.revoke_key(made["revoked"], by=alice)
+        services.rotate_key(made["rotated"], by=alice, overlap=timedelta(seconds=10))
+        gone = services.create_team("Gone", alice)
+        ids["archived"] = services.create_key(gone, "x", alice)[0].secrets.get().pk
+        services.archive_team(gone, by=alice)
+        return ids
+
+    ids = await sync_to_async(set_up)()
+    door, asked = make(), [*ids.values(), 10**9]
+    now_s = timezone.now().timestamp()
+
+    assert await door.still_good(asked, now_s) == {ids["good"], ids["rotated"], ids["expired"]}
+    assert await door.still_good(asked, now_s + 11) == {ids["good"]}
+    assert threads.submitted == 2
+    threads.database_is_away = True
+    with pytest.raises(OperationalError):
+        await door.still_good(asked, now_s)
 
 
 async def test_an_authenticator_with_threads_of_its_own_closes_them(make, presented, caller):

@@ -4,7 +4,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts import keys
-from accounts.models import ApiKey
+from accounts.models import ApiKey, AuditEvent
 
 
 @pytest.mark.parametrize("name", ["Search", "search"])
@@ -16,6 +16,8 @@ def test_a_new_key_is_printed_alone(team, name):
     key = ApiKey.objects.get()
     assert (key.team, key.name, key.created_by) == (team, "nightly", None)
     assert key.secrets.get().public_id == parts.public_id
+    event = AuditEvent.objects.get(action="key.created")
+    assert (event.actor_kind, event.actor_name) == ("command", "manage.py create_key")
 
 
 def test_an_unknown_team_is_a_sentence(db):

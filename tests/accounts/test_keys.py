@@ -11,6 +11,7 @@ parts_of_keys = st.builds(
     keys.Parts,
     public_id=st.text(base62, min_size=12, max_size=12),
     secret=st.text(base62, min_size=43, max_size=43),
+    prefix=st.sampled_from([keys.PREFIX, keys.ACCESS_PREFIX]),
 )
 
 
@@ -38,14 +39,14 @@ def test_the_format_does_not_change_by_accident():
 
 @given(parts_of_keys)
 def test_what_was_put_together_can_be_taken_apart(parts):
-    assert keys.take_apart(parts.text) == parts
+    assert keys.take_apart(parts.text, parts.prefix) == parts
 
 
 @given(parts_of_keys, st.integers(0, keys.LENGTH - 1), base62)
 def test_one_wrong_character_is_noticed(parts, place, other):
     right = parts.text
     wrong = right[:place] + other + right[place + 1 :]
-    assert (keys.take_apart(wrong) is None) == (wrong != right)
+    assert (keys.take_apart(wrong, parts.prefix) is None) == (wrong != right)
 
 
 @given(st.text())
@@ -60,10 +61,17 @@ def test_garbage_of_the_right_length_is_none(text):
 
 @given(parts_of_keys, st.sampled_from(["\n", " ", "\0", "\ud800", "é", "x"]))
 def test_nothing_may_stand_before_or_after_a_key(parts, more):
-    assert keys.take_apart(parts.text + more) is None
-    assert keys.take_apart(more + parts.text) is None
-    assert keys.take_apart(more + parts.text[1:]) is None
-    assert keys.take_apart(parts.text[:-1] + more) is None or more == parts.text[-1]
+    prefix, text = parts.prefix, parts.text
+    assert keys.take_apart(text + more, prefix) is None
+    assert keys.take_apart(more + text, prefix) is None
+    assert keys.take_apart(more + text[1:], prefix) is None
+    assert keys.take_apart(text[:-1] + more, prefix) is None or more == text[-1]
+
+
+def test_an_access_token_is_no_api_key_and_the_other_way_round():
+    assert len(keys.ACCESS_PREFIX) == len(keys.PREFIX)
+    assert keys.take_apart(keys.mint(keys.ACCESS_PREFIX).text) is None
+    assert keys.take_apart(keys.mint().text, keys.ACCESS_PREFIX) is None
 
 
 @pytest.mark.parametrize("text", ["", "pst_", "sk-" + "a" * 63, "x" * 10_000_000])

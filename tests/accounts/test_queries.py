@@ -1,23 +1,27 @@
+import typing
 from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 
-from accounts import queries, services
-from accounts.models import KeySecret
+from accounts import queries, services, tokens
+from accounts.actor import Actor, acting_as
+from accounts.models import AuditEvent, Invitation, KeySecret, KeyUse
+from accounts.queries import AuditFilter
 
-ACTIONS = ("see", "make_keys", "manage_keys", "manage_members")
+ACTIONS = typing.get_args(queries.Action)
+OWNERS = {"see", "make_keys", "manage_keys", "manage_members", "manage_limits", "invite", "see_audit"}
 
 
 @pytest.mark.parametrize(
     ("who", "allowed"),
     [
-        ("alice", {"see", "make_keys", "manage_keys", "manage_members"}),
+        ("alice", OWNERS),
         ("bob", {"see", "make_keys"}),
         ("vera", {"see"}),
         ("charlie", set()),
-        ("ada", {"see", "make_keys", "manage_keys", "manage_members"}),
+        ("ada", OWNERS | {"allow_urgent"}),
     ],
 )
 def test_what_each_may_do(request, team, who, allowed):
@@ -62,6 +66,9 @@ def test_teams_are_counted_once_for_each_person_and_key(team, alice):
     assert (counted.people, counted.active_keys) == (3, 2)
     (later,) = queries.with_counts(queries.teams_of(alice), now + timedelta(days=2))
     assert later.active_keys == 1
+    services.archive_team(team, by=alice)
+    (archived,) = queries.with_counts(queries.teams_of(alice), now)
+    assert (archived.people, archived.active_keys) == (3, 0)
 
 
 def test_keys_say_their_state_and_active_ones_come_first(team, alice):
@@ -99,14 +106,164 @@ def test_the_last_use_of_a_key_is_that_of_its_latest_secret(team, alice):
     key, _ = services.create_key(team, "web", alice)
     used = timezone.now() - timedelta(minutes=3)
     KeySecret.objects.filter(key=key).update(last_used_at=used)
-    KeySecret.objects.create(key=key, public_id="0" * 12, digest=b"", pepper_id="x")
+    services.rotate_key(key, by=alice)
     assert queries.keys_of(team, timezone.now())[0].last_used_at == used
 
 
-def test_the_keys_of_many_teams_take_two_queries(alice, django_assert_num_queries):
+def test_the_keys_of_many_teams_take_three_queries(alice, django_assert_num_queries):
     teams = [services.create_team(f"Team {number}", alice) for number in range(5)]
     for each in teams:
         services.create_key(each, "web", alice)
-    with django_assert_num_queries(2):  # keys with their makers, their secrets
+    KeyUse.objects.create(
+        secret=KeySecret.objects.first(),
+        address="127.0.0.1",
+        first_used_at=timezone.now(),
+        last_used_at=timezone.now(),
+    )
+    with django_assert_num_queries(3):  # keys with their makers, their secrets, the programs that use those
         rows = queries.keys_by_team(teams, timezone.now())
     assert [len(rows[each.pk]) for each in teams] == [1] * 5
+
+
+def test_what_an_administrator_set_only_an_administrator_changes(team, alice, bob, charlie, ada):
+    key, _ = services.create_key(team, "web", bob)
+    set_limit, set_quota = services.set_rate_limit, services.set_quota
+    owners = [
+        set_limit(team, "requests", 5, "small", by_administrator=False),
+        set_limit(key, "requests", 5, by_administrator=False),
+        set_quota(key, "tokens", 5, by_administrator=False),
+    ]
+    administrators = [
+        set_limit(team, "requests", 5, by_administrator=True),
+        set_quota(team, "tokens", 5, by_administrator=True),
+        set_quota(key, "money", 5, by_administrator=True),
+    ]
+    everything = owners + administrators
+    assert [row for row in everything if queries.may_change_limit(alice, row)] == owners
+    assert [row for row in everything if queries.may_change_limit(ada, row)] == everything
+    assert not any(queries.may_change_limit(each, row) for each in (bob, charlie) for row in everything)
+    ada.is_active = False
+    assert not any(queries.may_change_limit(ada, row) for row in everything)
+
+
+def test_a_person_manages_the_keys_they_made(team, alice, bob, vera, charlie):
+    key, _ = services.create_key(team, "web", bob)
+    assert [who.email for who in (alice, bob, vera, charlie) if queries.may_manage_key(who, key)] == [
+        alice.email,
+        bob.email,
+    ]
+
+
+def used(secret: KeySecret, user_agent: str, at, uses: int = 1) -> None:
+    KeyUse.objects.create(
+        secret=secret,
+        address="192.0.2.1",
+        user_agent=user_agent,
+        first_used_at=at,
+        last_used_at=at,
+        uses=uses,
+    )
+
+
+def test_a_listed_key_tells_its_secrets_and_who_used_them_of_late(team, alice):
+    key, _ = services.create_key(team, "web", alice, kind="personal")
+    first = key.secrets.get()
+    second, _ = services.rotate_key(key, by=alice, overlap=timedelta(0))
+    third, _ = services.rotate_key(key, by=alice, overlap=timedelta(days=2))
+    now = timezone.now() + timedelta(hours=1)
+    used(third, "now and then", now - timedelta(minutes=5), 7)
+    used(third, "busy", now - timedelta(minutes=1))
+    used(third, "long ago", now - timedelta(hours=24))
+
+    (row,) = queries.keys_of(team, now)
+
+    assert (row.kind, row.priority_ceiling, row.prefix) == ("personal", "normal", str(third)[:-1])
+    assert [(each.id, each.state) for each in row.secrets] == [
+        (third.pk, "current"),
+        (second.pk, "overlapping"),
+        (first.pk, "ended"),
+    ]
+    assert [each.user_agent for each in row.secrets[0].programs] == ["busy", "now and then"]
+    assert row.secrets[0].programs[1].uses == 7
+    assert queries.keys_of(team, now + timedelta(days=2))[0].secrets[1].state == "ended"
+
+
+def test_a_listed_key_tells_who_still_uses_an_old_secret(team, alice):
+    key, _ = services.create_key(team, "web", alice)
+    first = key.secrets.get()
+    used(first, "already moved", timezone.now())
+    second, _ = services.rotate_key(key, by=alice, overlap=timedelta(days=3))
+    third, _ = services.rotate_key(key, by=alice, overlap=timedelta(days=2))
+    now = timezone.now() + timedelta(days=1, hours=12)
+    used(first, "laggard", now - timedelta(days=1, hours=6))
+    used(first, "both", now - timedelta(hours=2))
+    used(second, "both", now - timedelta(hours=1))
+    used(third, "up to date", now)
+
+    (row,) = queries.keys_of(team, now)
+    assert [(each.user_agent, each.last_used_at) for each in row.old_secret_users] == [
+        ("both", now - timedelta(hours=1)),
+        ("laggard", now - timedelta(days=1, hours=6)),
+    ]
+    assert queries.keys_of(team, now + timedelta(days=2))[0].old_secret_users == ()
+
+
+def test_the_limits_of_an_owner_are_its_own(team, alice):
+    key, _ = services.create_key(team, "web", alice)
+    limit = services.set_rate_limit(team, "requests", 5, by_administrator=True)
+    quota = services.set_quota(key, "tokens", 5, by_administrator=True)
+    assert queries.limits_of(team) == ([limit], [])
+    assert queries.limits_of(key) == ([], [quota])
+
+
+def test_open_invitations_are_those_that_can_be_accepted(team, alice):
+    waiting, _ = services.invite(team, alice, "member")
+    withdrawn, _ = services.invite(team, alice, "member")
+    services.withdraw_invitation(withdrawn)
+    expired, _ = services.invite(team, alice, "member")
+    Invitation.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
+    assert list(queries.open_invitations(team, timezone.now())) == [waiting]
+
+
+def test_access_tokens_are_ones_own(alice, ada):
+    mine, _ = tokens.make_token(alice, "deploy", ["read"])
+    assert list(queries.access_tokens_of(alice)) == [mine]
+    assert list(queries.access_tokens_of(ada)) == []
+
+
+def test_owners_see_their_teams_audit_and_administrators_all(team, alice, bob, vera, charlie, ada):
+    other = services.create_team("Billing", charlie)
+    tokens.make_token(alice, "deploy", ["read"])
+    everything = set(AuditEvent.objects.all())
+    ours = {event for event in everything if event.team_id == team.pk}
+
+    assert ours
+    assert set(queries.audit_events(ada)) == everything
+    assert set(queries.audit_events(alice)) == ours
+    assert set(queries.audit_events(ada, team)) == ours
+    assert set(queries.audit_events(charlie)) == {each for each in everything if each.team_id == other.pk}
+    for nobody in (bob, vera):
+        assert not queries.audit_events(nobody).exists()
+        assert not queries.audit_events(nobody, team).exists()
+    assert not queries.audit_events(alice, other).exists()
+    ada.is_active = False
+    assert not queries.audit_events(ada).exists()
+
+
+def test_the_audit_is_asked_by_who_what_which_and_when(team, alice, ada):
+    with acting_as(Actor("person", alice.email, alice.pk)):
+        key, _ = services.create_key(team, "web", alice)
+        services.set_rate_limit(key, "requests", 5, by_administrator=False)
+    services.rotate_key(key, by=ada)
+
+    def found(**asked: object) -> list[str]:
+        return [event.action for event in queries.audit_events(ada, team, AuditFilter(**asked))]
+
+    assert found(actor="ALICE@example.com") == ["rate_limit.set", "key.created"]
+    assert found(action="key") == ["key.rotated", "key.created"]
+    assert found(action="key.rotated") == ["key.rotated"]
+    assert found(subject_kind="apikey", subject_id=str(key.pk)) == ["key.rotated", "key.created"]
+    last = AuditEvent.objects.first()
+    assert found(since=last.at) == ["key.rotated"]
+    assert "key.rotated" not in found(until=last.at)
+    assert found(actor="%") == []

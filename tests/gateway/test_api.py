@@ -9,9 +9,10 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from accounts.changes import change_number
-from accounts.models import User
+from accounts.models import AuditEvent, User
 from gateway import services, upstreams
-from gateway.models import BreakerChange, Credential, Provider, Route, Target
+from gateway.credentials import reveal
+from gateway.models import BreakerChange, Credential, Price, Provider, Route, Target
 from gateway.relay.catalog import PoolConfig
 from gateway.relay.gate import Gate
 from gateway.relay.targets import TargetState
@@ -54,6 +55,19 @@ def pull(client, target, **what):
     return client.post(path, json.dumps(what), content_type="application/json")
 
 
+def post(client, path, what):
+    return client.post(f"/api{path}", json.dumps(what), content_type="application/json")
+
+
+def put(client, path, what):
+    return client.put(f"/api{path}", json.dumps(what), content_type="application/json")
+
+
+def audited():
+    """Actions, the latest last."""
+    return list(AuditEvent.objects.order_by("id").values_list("action", flat=True))
+
+
 def sentences(answer):
     """What was wrong, by field, of an answer that refuses."""
     assert answer["Content-Type"] == "application/problem+json"
@@ -87,6 +101,7 @@ def test_a_target_is_shown_with_the_names_of_the_catalog(api, target):
         "max_concurrency": 50,
         "max_waiting": 1000,
         "context_window": None,
+        "media_tokens": None,
         "parameters": {},
         "lever": "automatic",
         "closed_at": None,
@@ -222,7 +237,7 @@ def test_a_breaker_is_held_open_let_go_and_closed_by_hand(api, ada, target):
 
     assert shown["lever"] == "automatic"
     assert datetime.now(UTC) - datetime.fromisoformat(shown["closed_at"]) < timedelta(minutes=1)
-    timeline = api.get(f"/api/targets/{target.pk}/breaker/timeline").json()
+    timeline = api.get(f"/api/targets/{target.pk}/breaker/timeline").json()["items"]
     assert [(each["before"], each["after"], each["cause"]) for each in timeline] == [
         ("open", "closed", "Closed by hand."),
         ("closed", "open", "Held open by hand."),
@@ -249,15 +264,18 @@ def test_a_lever_that_does_not_exist_is_refused(api, target, wrong):
     assert not BreakerChange.objects.exists()
 
 
-def test_the_timeline_is_as_long_as_is_asked_for(api, target):
+def test_the_timeline_comes_in_pages(api, target):
     for minute in range(5):
         a_change(target, minute)
+    path = f"/api/targets/{target.pk}/breaker/timeline"
 
-    timeline = api.get(f"/api/targets/{target.pk}/breaker/timeline?limit=2").json()
+    first = api.get(f"{path}?limit=2").json()
+    second = api.get(f"{path}?limit=3&after={first['next']}").json()
 
-    assert [each["cause"] for each in timeline] == ["minute 4", "minute 3"]
-    assert timeline[0]["until"] is None
-    assert api.get(f"/api/targets/{target.pk}/breaker/timeline?limit=501").status_code == 422
+    assert [each["cause"] for each in first["items"]] == ["minute 4", "minute 3"]
+    assert [each["cause"] for each in second["items"]] == ["minute 2", "minute 1", "minute 0"]
+    assert (first["items"][0]["until"], second["next"]) == (None, None)
+    assert api.get(f"{path}?limit=101").status_code == 422
 
 
 def a_change(target, minute, **others):
@@ -336,7 +354,7 @@ def test_providers_are_listed_without_what_is_secret(api, provider):
     answer = api.get("/api/providers")
 
     assert Credential.objects.get(provider=provider).encrypted not in answer.content.decode()
-    assert [(each["slug"], each["credential"]) for each in answer.json()] == [
+    assert [(each["slug"], each["credential"]) for each in answer.json()["items"]] == [
         (
             "acme",
             {
@@ -468,5 +486,125 @@ def test_every_provider_is_listed_by_its_slug(api):
     for slug in ("b", "a"):
         services.add_provider(slug, slug, "https://x.example/v1")
 
-    assert [each["slug"] for each in api.get("/api/providers").json()] == ["a", "b"]
+    assert [each["slug"] for each in api.get("/api/providers").json()["items"]] == ["a", "b"]
     assert Provider.objects.count() == 2
+
+
+def test_from_nothing_to_a_priced_target(api, ada):
+    """Everything that a call needs, by the API alone."""
+    provider = post(api, "/providers", {"slug": "acme", "name": "Acme", "base_url": "https://a.example/v1"})
+    where = f"/providers/{provider.json()['id']}"
+    kept = put(api, f"{where}/credential", {"credential": "sk-kept"})
+    route = post(api, "/routes", {"model_name": "gpt-4o", "aliases": ["gpt4o"]}).json()
+    what = {"provider": "acme", "upstream_model": "gpt-4o-2024"}
+    target = post(api, f"/routes/{route['id']}/targets", what).json()
+    price = {"valid_from": "2024-01-01T00:00:00+01:00", "input_nanos": 2500, "output_nanos": 10_000}
+    priced = post(api, f"/targets/{target['id']}/prices", price)
+
+    assert (provider.status_code, kept.status_code, priced.status_code) == (201, 200, 201)
+    assert "sk-kept" not in kept.content.decode()
+    secret = reveal(Credential.objects.get(), settings.CREDENTIAL_KEYS, {})
+    assert secret.reveal() == "sk-kept"
+    [found] = read().routes["gpt4o"].targets
+    assert (found.upstream_model, found.target_id) == ("gpt-4o-2024", target["id"])
+    assert (Price.objects.get().cached_input_nanos, priced.json()["valid_from"]) == (
+        2500,
+        "2023-12-31T23:00:00Z",
+    )
+    assert audited() == [
+        *("provider.added", "credential.replaced", "route.added", "route.changed", "target.added"),
+        "price.added",
+    ]
+    assert set(AuditEvent.objects.values_list("actor_name", "address")) == {(ada.email, "127.0.0.1")}
+    assert "sk-kept" not in str(list(AuditEvent.objects.values()))
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/providers", {"slug": "acme", "name": "Other", "base_url": "https://o.example"}),
+        ("/routes", {"model_name": "gpt4o"}),  # an alias of another
+        ("/routes", {"model_name": "new", "aliases": ["gpt-4o"]}),
+        ("/routes/{route}/targets", {"provider": "acme", "upstream_model": "gpt-4o-2024"}),
+        (
+            "/targets/{target}/prices",
+            {"valid_from": "2024-01-01T00:00:00Z", "input_nanos": 1, "output_nanos": 1},
+        ),
+    ],
+)
+def test_what_is_there_already_is_a_conflict(api, target, path, what):
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    services.add_price(target, moment, input_nanos=1, cached_input_nanos=1, output_nanos=1)
+    before = (Provider.objects.count(), Route.objects.count(), Target.objects.count(), Price.objects.count())
+
+    answer = post(api, path.format(route=target.route_id, target=target.pk), what)
+
+    assert answer.status_code == 409
+    assert "already" in sentences(answer)
+    after = (Provider.objects.count(), Route.objects.count(), Target.objects.count(), Price.objects.count())
+    assert after == before
+
+
+def test_a_credential_does_not_go_along_to_another_address(api, provider):
+    """Whoever may move a provider could else have its credential sent to themselves."""
+    answer = patch(api, f"/providers/{provider.pk}", {"base_url": "https://evil.example/v1"})
+
+    assert "Take the credential away first" in sentences(answer)["base_url"]
+    assert Provider.objects.get().base_url == "https://acme.example/v1"
+    assert patch(api, f"/providers/{provider.pk}", {"base_url": "https://acme.example/v2"}).status_code == 200
+    assert api.delete(f"/api/providers/{provider.pk}/credential").status_code == 204
+    moved = patch(api, f"/providers/{provider.pk}", {"base_url": "https://other.example/v1"})
+    assert moved.json()["credential"]["kept"] == "none"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"credential": "sk-1", "env_var": "OPENAI_API_KEY"},
+        {"credential": "sk 1"},
+        {"env_var": "SECRET_KEY"},
+    ],
+)
+def test_a_credential_that_cannot_be_is_refused_and_never_repeated(api, provider, wrong):
+    answer = put(api, f"/providers/{provider.pk}/credential", wrong)
+
+    assert answer.status_code == 422
+    assert "sk" not in answer.content.decode().replace("ask", "")
+    assert Credential.objects.get().encrypted
+
+
+def test_a_change_is_audited_with_what_was_and_what_is(api, target):
+    patch(api, f"/targets/{target.pk}", {"weight": 5, "max_waiting": 1000})
+    patch(api, f"/routes/{target.route_id}", {"aliases": ["four"], "model_name": "gpt-4o"})
+    patch(api, f"/targets/{target.pk}", {"weight": 5})  # nothing new
+    pull(api, target, lever="open", why="They move house.")
+
+    told = [
+        (each.action, each.before, each.after)
+        for each in AuditEvent.objects.exclude(actor_kind="system").order_by("id")
+    ]
+    assert told == [
+        ("target.changed", {"weight": 1}, {"weight": 5}),
+        ("route.changed", {"aliases": ["gpt4o"]}, {"aliases": ["four"]}),
+        ("breaker.held_open", {}, {"why": "They move house."}),
+    ]
+
+
+def test_a_name_of_another_route_cannot_be_taken(api, target):
+    other = services.add_route("other")
+
+    answer = patch(api, f"/routes/{other.pk}", {"aliases": ["fine", "gpt4o"]})
+
+    assert sentences(answer) == {"aliases": "The route gpt-4o answers to gpt4o already."}
+    assert Route.objects.get(pk=other.pk).aliases == []
+
+
+def test_a_target_is_removed_with_its_prices(api, target):
+    moment = datetime(2024, 1, 1, tzinfo=UTC)
+    services.add_price(target, moment, input_nanos=1, cached_input_nanos=1, output_nanos=1)
+
+    assert api.delete(f"/api/targets/{target.pk}").status_code == 204
+    assert not Target.objects.exists()
+    assert not Price.objects.exists()
+    assert audited()[-1] == "target.removed"

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.keys import take_apart
+from gateway.figures import Figures, of_this_process
 from gateway.meter import Meter
 from gateway.metrics import may_read, text
 from gateway.relay.gate import Gate
@@ -80,7 +81,7 @@ def target(pool: PoolFigures | None, **changes: Any) -> TargetState:
 
 
 def told(*targets: TargetState) -> Read:
-    return read(text(Meter(Nobody()).taken(), list(targets)).decode())
+    return read(text(Figures(Meter(Nobody()).taken(), list(targets))).decode())
 
 
 def scope(
@@ -180,12 +181,29 @@ def test_the_breaker_is_in_one_state() -> None:
     assert found["penstock_retries_total"] == {("chat", "openai/gpt-4o"): 11}
 
 
+def test_each_processs_breaker_counts() -> None:
+    found = told(target(None, breakers=("closed", "open", "closed")))
+
+    states = {state: count for (_, state, _), count in found["penstock_breaker"].items()}
+    assert states == {"closed": 2, "half_open": 0, "open": 1}
+
+
+def test_processes_and_what_they_use_are_told() -> None:
+    found = read(
+        text(Figures(Meter(Nobody()).taken(), [], of_this_process(), processes=3, missing=1)).decode()
+    )
+
+    assert found["penstock_processes"] == {("counted",): 3, ("missing",): 1}
+    assert found["process_cpu_seconds_total"][()] > 0
+    assert found["process_resident_memory_bytes"][()] > 0
+
+
 def test_buckets_are_cumulative() -> None:
     meter = Meter(Nobody())
     for latency_us in (40_000, 60_000, 60_000, 400_000_000):
         meter.settled(settled(opened(), latency_us=latency_us))
 
-    found = read(text(meter, []).decode())["penstock_call_latency_seconds_bucket"]
+    found = read(text(Figures(meter.taken(), [])).decode())["penstock_call_latency_seconds_bucket"]
 
     counts = {float(le): count for (le, _, _), count in found.items()}
     assert (counts[0.05], counts[0.1], counts[300.0], counts[float("inf")]) == (1, 3, 3, 4)

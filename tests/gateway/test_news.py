@@ -12,7 +12,7 @@ from django.db import connection
 
 from gateway import services
 from gateway.models import BreakerChange, Credential, Provider
-from gateway.news import DatabaseNews
+from gateway.news import DatabaseNews, SharedNews
 from gateway.relay.catalog import Target
 from gateway.relay.ports import Change
 from tests.served import eventually
@@ -269,3 +269,27 @@ def test_it_says_how_it_is_doing(clock: Clock, target: Target, caplog: pytest.Lo
     news.breaker_changed(target, opened())
 
     assert repr(news) == "<DatabaseNews 1 waiting>"
+
+
+def test_other_processes_are_told_what_opened_and_closed_and_not_who_tries(
+    started: Any, target: Target
+) -> None:
+    said: list[tuple[int, Change]] = []
+    news = SharedNews(started(), lambda target_id, change: said.append((target_id, change)))
+    opening = opened(until_us=AT_US + 60_000_000)
+    trying = Change(AT_US, "open", "half_open", "its open time is over")
+    closing = Change(AT_US, "half_open", "closed", "the probe succeeded")
+    for change in (opening, trying, closing):
+        news.breaker_changed(target, change)
+
+    assert said == [(7, opening), (7, closing)]
+    eventually(lambda: len(causes()) == 3, what="the lines of all three")
+
+
+def test_a_credentials_news_are_written_as_ever(started: Any, target: Target) -> None:
+    news = SharedNews(started(), lambda *_: pytest.fail("no breaker changed"))
+    news.credential_refused(target, 401)
+    eventually(lambda: Credential.objects.get().refused_status == 401, what="the flag")
+
+    news.credential_accepted(target)
+    eventually(lambda: Credential.objects.get().refused_status is None, what="that the flag goes")

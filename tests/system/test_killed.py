@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 
 import aiohttp
 import msgspec
-import psutil
 import pytest
 
 from gateway.simulator import Fault, RunningSimulator, Step, running_simulator
@@ -136,8 +135,7 @@ def all_booked(served: Served, call_ids: set[str]) -> bool:
 
 def kill_worker_alone(served: Served) -> None:
     """The kind of death that the server itself has to get over."""
-    assert served.process is not None
-    [worker] = psutil.Process(served.process.pid).children()
+    [worker] = served.workers()
     worker.kill()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q
 
+from accounts.actor import Actor, acting_as
 from accounts.models import Team
 from accounts.services import NotPossible, create_key
 
@@ -24,7 +25,8 @@ class Command(BaseCommand):
         if team is None:
             raise CommandError(f"There is no team called {name}.")
         try:
-            _, text = create_key(team, options["name"], created_by=None)
+            with acting_as(Actor("command", "manage.py create_key")):
+                _, text = create_key(team, options["name"], created_by=None)
         except NotPossible as why:
             raise CommandError(str(why)) from None
         self.stdout.write(text)

@@ -5,24 +5,39 @@ Whatever keeps it from starting is one sentence on standard error and exit code 
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandParser
 from django.db import DatabaseError, connections
 
 from accounts.authentication import WrongPeppers, check_peppers
 from gateway import first_run, services
+from gateway.children import Child
 from gateway.inputs import Unusable
 from gateway.models import Provider
 from gateway.presets import SIMULATOR
 from gateway.queries import example_model_name, model_names
-from gateway.server import LET_GO_S, CannotStart, Server, hold, is_free, listen, patiently, raise_file_limit
+from gateway.server import (
+    LET_GO_S,
+    LOOK_S,
+    CannotStart,
+    Server,
+    alone,
+    hold,
+    is_free,
+    listen,
+    patiently,
+    raise_file_limit,
+)
 from gateway.welcome import welcome
 
 LOOPBACK = "127.0.0.1"
@@ -31,13 +46,31 @@ SIMULATOR_STOP_S = 5
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
+ROLES = {"all": "calls and pages", "relay": "calls", "pages": "pages", "worker": ""}
+"""What the workers of each role serve; `worker` has none, and does background tasks alone."""
+TARGETS = {
+    "all": "dashboard.asgi:application",
+    "relay": "gateway.asgi:application",
+    "pages": "dashboard.asgi:pages_alone",
+}
+TASKS_STOP_S = 10
+
+
 class Command(BaseCommand):
     help = "Run the gateway: set up what is missing, then serve until stopped."
     requires_system_checks: list[str] = []  # `make check` runs them; a start should be quick
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--role",
+            choices=ROLES,
+            default="all",
+            help="relay: calls alone; pages: pages alone; worker: background tasks alone (default: all)",
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            _up()
+            _up(options["role"])
         except (CannotStart, first_run.SetUpRefused, services.WrongCurrency, Unusable, WrongPeppers) as why:
             sys.exit(f"penstock: {why}")
         except OSError as why:
@@ -48,27 +81,114 @@ class Command(BaseCommand):
             sys.exit(INTERRUPTED)
 
 
-def _up() -> None:
+def _up(role: str) -> None:
     env = settings.ENV
     os.umask(0o077)  # what is written under VAR_DIR is nobody else's to read
-    lock = hold(env.var_dir / "up.lock")
+    if role == "worker":
+        _work(_tasks())
+        return
+    _check_workers(env.workers, env.redis_url)
+    lock = hold(env.var_dir / "up.lock", shared=bool(env.redis_url))
     with lock, listen(env.host, env.port, env.send_timeout_s) as listener:
         done = prepare()
         raise_file_limit()
-        simulator = _start_simulator()
-        try:
-            print(
-                welcome(settings.PUBLIC_URL, done, example_model_name(model_names()), env.drain_s), flush=True
-            )
-            connections.close_all()  # a worker's fork must not share them
-            Server(listener, env.drain_s).serve()
-        finally:
-            if simulator:
-                _stop(simulator)
+        _serve(role, listener, done)
+
+
+def _check_workers(workers: int, redis_url: str) -> None:
+    if workers > 1 and not redis_url:
+        raise CannotStart(
+            f"WORKERS is {workers} and REDIS_URL is not set: "
+            "several processes need Redis to keep to one limit. Set REDIS_URL, or WORKERS=1."
+        )
+
+
+def _serve(role: str, listener: socket.socket, done: first_run.SetUp) -> None:
+    env = settings.ENV
+    children = _children(role)
+    try:
+        if "simulator" in children:
+            children["simulator"].start_now(time.monotonic())
+        runs = f"{_workers(env.workers)} for {ROLES[role]}"
+        if "tasks" in children:
+            runs += ", one process for background tasks"
+        print(
+            welcome(settings.PUBLIC_URL, done, example_model_name(model_names()), env.drain_s, runs),
+            flush=True,
+        )
+        connections.close_all()  # a worker's fork must not share them
+        Server(
+            listener,
+            env.drain_s,
+            TARGETS[role],
+            workers=env.workers,
+            may_overlap=bool(env.redis_url),
+            helpers=list(children.values()),
+        ).serve()
+    finally:
+        for each in children.values():
+            each.ask_to_stop()
+        for each in children.values():
+            each.close()
+
+
+def _workers(number: int) -> str:
+    return "one worker" if number == 1 else f"{number} workers"
+
+
+def _children(role: str) -> dict[str, Child]:
+    """The helpers of a role, by name. Who relays needs somebody to relay to."""
+    children = {}
+    if role in ("all", "relay") and _is_simulated():
+        children["simulator"] = Child(
+            "the simulator",
+            settings.VAR_DIR / "simulator.lock",
+            _start_simulator,
+            SIMULATOR_STOP_S,
+            is_renewed=False,  # calls are under way in it
+        )
+    if role == "all":
+        children["tasks"] = _tasks()
+    return children
+
+
+def _tasks() -> Child:
+    return Child(
+        "the process of background tasks", settings.VAR_DIR / "tasks.lock", _start_tasks, TASKS_STOP_S
+    )
+
+
+def _start_tasks() -> subprocess.Popen[str]:
+    """In a session of its own, so that Ctrl-C reaches it by way of us."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "run_tasks", "--with-parent"],
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _work(tasks: Child) -> None:
+    """Background tasks alone, until stopped."""
+    prepare()
+    stop = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, lambda *_: stop.set())
+    signal.signal(signal.SIGUSR2, lambda *_: tasks.renew())
+    print("\nPenstock's background tasks run here.\n\nCtrl-C stops them.\n", flush=True)
+    try:
+        while not stop.wait(LOOK_S):
+            tasks.look_after(time.monotonic())
+    finally:
+        tasks.close()
 
 
 def prepare() -> first_run.SetUp:
-    """The database, and what a first run puts into it."""
+    """The database, and what a first run puts into it; one gateway at a time."""
+    with alone(settings.VAR_DIR / "setup.lock"):
+        return _set_up()
+
+
+def _set_up() -> first_run.SetUp:
     try:
         call_command("migrate", interactive=False, verbosity=0)
         check_peppers(settings.KEY_PEPPERS)
@@ -80,15 +200,22 @@ def prepare() -> first_run.SetUp:
         ) from why
 
 
-def _start_simulator() -> subprocess.Popen[str] | None:
-    """The stand-in provider, where one is enabled; moved to another port where its own is taken."""
-    provider = Provider.objects.filter(slug=SIMULATOR, enabled=True).first()
-    if provider is None:
-        return None
-    port = urlsplit(provider.base_url).port or 80
-    if not patiently(LET_GO_S, lambda: is_free((LOOPBACK, port))):
-        port = _free_port()
-        services.move_provider(provider, _simulator_url(port))
+def _is_simulated() -> bool:
+    return Provider.objects.filter(slug=SIMULATOR, enabled=True).exists()
+
+
+def _start_simulator() -> subprocess.Popen[str]:
+    """The stand-in provider; moved to another port where its own is taken."""
+    try:
+        provider = Provider.objects.get(slug=SIMULATOR)
+        port = urlsplit(provider.base_url).port or 80
+        if not patiently(LET_GO_S, lambda: is_free((LOOPBACK, port))):
+            port = _free_port()
+            services.move_provider(provider, _simulator_url(port))
+    except (DatabaseError, Provider.DoesNotExist) as why:
+        raise CannotStart(f"the simulator's address cannot be read ({why}).") from why
+    finally:
+        connections.close_all()  # a worker's fork must not share them
     return _simulate(port)
 
 
@@ -105,18 +232,10 @@ def _simulate(port: int) -> subprocess.Popen[str]:
     assert process.stdout
     is_said, _, _ = select.select([process.stdout], [], [], SIMULATOR_START_S)
     if not is_said or not process.stdout.readline():
-        _stop(process)
-        raise CannotStart("the simulator did not start; its own message is above.")
-    return process
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(SIMULATOR_STOP_S)
-    except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        raise CannotStart("the simulator did not start; its own message is above.")
+    return process
 
 
 def _simulator_url(port: int) -> str:

@@ -14,7 +14,7 @@ from accounts.caller import Quota
 from accounts.models import ApiKey, Team
 from accounts.models import Quota as QuotaRow
 from gateway.ledger import holdings
-from gateway.ledger.holdings import Wanted, all_wanted, quota_of, survey, surveyor, wanted_of
+from gateway.ledger.holdings import Journals, Wanted, all_wanted, quota_of, survey, surveyor, wanted_of
 from gateway.ledger.journal import Journal
 from gateway.ledger.sweeper import sweep
 from gateway.ledger.writer import Writer, book
@@ -363,10 +363,12 @@ def lives(journals: Path, call: dict[str, Any], money: Wanted) -> Iterator[list[
         each.journal.close()
 
 
+@pytest.mark.parametrize("reading_on", [False, True])
 def test_a_survey_is_a_cut_while_two_processes_write_and_book(
-    journals: Path, money: Wanted, lives: list[Life]
+    journals: Path, money: Wanted, lives: list[Life], reading_on: bool
 ) -> None:
     """What was settled before is spent, what is settled later is not; no call is in both."""
+    reader = Journals(journals)
     over = threading.Event()
 
     def work() -> None:
@@ -382,7 +384,7 @@ def test_a_survey_is_a_cut_while_two_processes_write_and_book(
     try:
         for _ in range(25):
             before = sum(each.settled for each in lives)
-            found = look(journals, money)
+            found = (reader if reading_on else Journals(journals)).survey([money], lives_s=LIVES_S)
             after = sum(each.settled for each in lives)
             assert before <= found.spent[money.counter] // COST <= after + len(lives)
             assert len({each.call_id for each in found.open}) == len(found.open)
@@ -390,12 +392,62 @@ def test_a_survey_is_a_cut_while_two_processes_write_and_book(
         over.set()
         worker.join()
 
-    found = look(journals, money)
+    found = (reader if reading_on else Journals(journals)).survey([money], lives_s=LIVES_S)
     assert found.spent[money.counter] == sum(each.settled for each in lives) * COST
     assert {each.call_id for each in found.open} == {
         made.call_id for each in lives for made, _ in each.under_way
     }
     assert all(each.booked for each in lives), "the writers booked nothing meanwhile"
+
+
+def test_what_was_appended_since_is_read_on(
+    journals: Path, journal: Journal, call: dict[str, Any], money: Wanted
+) -> None:
+    reader = Journals(journals)
+    first, second = (opened(**call, holds=(Hold(money.counter, 7),)) for _ in range(2))
+    journal.settle(journal.open(first), settled(first))
+    ticket = journal.open(second)
+
+    before = reader.survey([money], lives_s=LIVES_S)
+    journal.dispatch(ticket, dispatched(second))
+    sent = reader.survey([money], lives_s=LIVES_S)
+    journal.settle(ticket, settled(second))
+    after = reader.survey([money], lives_s=LIVES_S)
+
+    assert [each.spent[money.counter] for each in (before, sent, after)] == [COST, COST, 2 * COST]
+    assert [[hold.amount for hold in each.open] for each in (before, sent, after)] == [[7], [999_000], []]
+
+
+def test_what_one_look_knew_of_a_journal_is_forgotten_with_it(
+    journals: Path, call: dict[str, Any], money: Wanted
+) -> None:
+    """Its calls are on the ledger by then, or were refused after all and are nowhere."""
+    reader = Journals(journals)
+    gone = Journal(journals / "gone", max_bytes=1 << 20, segment_bytes=1 << 16)
+    lost, refused = opened(**call), opened(**call)
+    gone.dispatch(gone.open(lost), dispatched(lost))
+    ticket = gone.open(refused)
+    before = reader.survey([money], lives_s=LIVES_S)
+    gone.release(ticket, Released(refused.call_id, AT_US))
+    gone.close()
+
+    sweep(journals, book)
+
+    assert (before.spent[money.counter], len(before.open)) == (0, 2)
+    assert reader.survey([money], lives_s=LIVES_S) == Survey({money.counter: 999_000}, [])
+
+
+def test_a_counter_that_is_wanted_twice_counts_once(
+    journals: Path, journal: Journal, call: dict[str, Any], money: Wanted
+) -> None:
+    made = opened(**call)
+    journal.settle(journal.open(made), settled(made))
+    journal.open(opened(**call))
+
+    found = look(journals, money, money)
+
+    assert found.spent == {money.counter: COST}
+    assert len(found.open) == 1
 
 
 def test_a_segment_that_vanishes_meanwhile_was_booked(

@@ -774,3 +774,89 @@ def test_it_introduces_itself(breaker: Breaker) -> None:
     assert repr(breaker) == "<Breaker openai/gpt-4o half-open, 6 failures, no probe yet>"
     breaker.hold_open(T + 130, "maintenance")
     assert repr(breaker) == "<Breaker openai/gpt-4o open, 6 failures, held open>"
+
+
+# ---- several processes ----
+
+THEIRS = Shift("closed", "open", "5 failures in a row, the last: status 503", 40.0)
+PROBE_FAILED = Shift("half_open", "open", "the probe failed: status 503", 60.0)
+RECOVERED = Shift("half_open", "closed", "the probe succeeded", None)
+
+
+def test_what_opened_elsewhere_is_open_here_until_the_same_moment(breaker: Breaker) -> None:
+    shift = breaker.told(THEIRS, T)
+
+    assert shift == Shift("closed", "open", f"another process: {THEIRS.cause}", 40.0)
+    assert breaker.state(T + 39.9) == "open"
+    assert breaker.ready_in_s(T) == pytest.approx(40.0)
+    assert probe_of(breaker, T + 40).probe
+
+
+def test_what_began_before_it_was_told_changes_nothing(breaker: Breaker) -> None:
+    permit = breaker.enter(T)
+    assert permit is not None
+    breaker.told(THEIRS, T)
+
+    assert breaker.ended(permit, "success", T + 1, "") is None
+    assert breaker.state(T + 1) == "open"
+
+
+def test_an_opening_elsewhere_makes_the_open_time_longer_never_shorter(breaker: Breaker) -> None:
+    opened(breaker)
+
+    assert breaker.told(THEIRS, T) is None
+    assert breaker.ready_in_s(T) == 60.0
+    assert breaker.told(Shift("closed", "open", "told to wait", 300.0), T) is None
+    assert breaker.ready_in_s(T) == 300.0
+
+
+def test_what_closed_elsewhere_is_tried_here_at_once_by_one_probe(breaker: Breaker) -> None:
+    opened(breaker)
+
+    shift = breaker.told(RECOVERED, T + 1)
+
+    assert shift == Shift("open", "half_open", "another process: the probe succeeded", None)
+    probe = probe_of(breaker, T + 1)
+    assert breaker.enter(T + 1) is None
+    assert breaker.ended(probe, "success", T + 2, "") is not None
+    assert breaker.state(T + 2) == "closed"
+
+
+def test_a_probe_that_is_out_decides_whatever_is_told(breaker: Breaker) -> None:
+    probe = probe_of(opened(breaker))
+
+    assert breaker.told(PROBE_FAILED, T + 61) is None
+    assert breaker.told(RECOVERED, T + 61) is None
+    assert breaker.ended(probe, "success", T + 62, "") is not None
+    assert breaker.state(T + 62) == "closed"
+
+
+def test_a_probe_that_failed_elsewhere_spares_this_process_its_own(breaker: Breaker) -> None:
+    opened(breaker)
+
+    assert breaker.told(PROBE_FAILED, T + 60) is not None
+    assert breaker.state(T + 119.9) == "open"
+
+
+def test_one_probe_that_failed_elsewhere_opens_nothing_that_is_closed_here(breaker: Breaker) -> None:
+    assert breaker.told(PROBE_FAILED, T) is None
+    assert breaker.state(T) == "closed"
+
+
+def test_what_a_person_holds_open_heeds_nobody(breaker: Breaker) -> None:
+    breaker.hold_open(T, "held open by hand")
+
+    assert breaker.told(RECOVERED, T) is None
+    assert breaker.told(THEIRS, T) is None
+    assert breaker.held
+
+
+def test_a_closed_breaker_hears_of_a_recovery_in_peace(breaker: Breaker) -> None:
+    assert breaker.told(RECOVERED, T) is None
+    assert breaker.state(T) == "closed"
+
+
+def test_another_process_is_believed_no_longer_than_a_provider(breaker: Breaker) -> None:
+    breaker.told(Shift("closed", "open", "a clock that jumped", 1e9), T)
+
+    assert breaker.ready_in_s(T) == breaker.policy.longest_open_s

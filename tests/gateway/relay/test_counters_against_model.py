@@ -1,5 +1,6 @@
 """Counters beside a naive model: every call ever let in, in a list that is added up from end to end."""
 
+import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -76,14 +77,9 @@ class CountersAgainstAList(RuleBasedStateMachine):
         self.clock = Clock()
         self.counters = LocalCounters(load, clock=self.clock, wall_clock=self.clock.wall)
         self.calls: dict[str, Call] = {}
-        self.amounts = {rate_counter(each): each.amount for each in RATES}
-        for quota in QUOTAS:
-            counters = self.counters
-            ask = asking(quota, amount=0)
-            ask = Ask("first", 1.0, (), tuple(QuotaAsk(quota, each.counter, 0, 0) for each in ask.quotas))
-            assert counters.admit_now(ask) is None
-            _without_a_loop(counters, ask)
-        counters.release("first")
+        first = asking(*QUOTAS, amount=0, call_id="first")
+        asyncio.run(self.counters.admit(first))
+        self.counters.release("first")
 
     # What the model says
 
@@ -231,12 +227,6 @@ class CountersAgainstAList(RuleBasedStateMachine):
         assert min(at_once(self.counters.used(RATES)).values()) >= 0
 
 
-def _without_a_loop(counters: LocalCounters, ask: Ask) -> None:
-    import asyncio
-
-    assert isinstance(asyncio.run(counters.admit(ask)), Admitted)
-
-
 def _ask(call_id: str, which: list[RateLimit | Quota], tokens: int, cost: int, changed: int) -> Ask:
     found = asking(*which, amount=tokens, call_id=call_id, lives_s=LIVES_S)
     rates = tuple(
@@ -258,3 +248,70 @@ def _of(quota: Quota, used: Spent) -> int:
 
 
 TestCountersAgainstAList = CountersAgainstAList.TestCase
+TestCountersAgainstAList.settings = settings(max_examples=60)
+
+
+# Never more than the limit in any minute, and hardly less
+
+
+def let_in(counters: LocalCounters, limit: RateLimit) -> bool:
+    return isinstance(counters.admit_now(asking(limit)), Admitted)
+
+
+@given(st.integers(1, 8), st.lists(st.floats(0.0, 3.0) | st.sampled_from([0.0, 1.0, 60.0]), max_size=150))
+def test_no_minute_has_more_calls_than_the_limit(amount: int, steps: list[float]) -> None:
+    clock, limit = Clock(), requests(amount)
+    counters = LocalCounters(load, clock=clock)
+    moments = []
+    for passes_s in steps:
+        clock.advance(passes_s)
+        if let_in(counters, limit):
+            moments.append(clock.now_s)
+
+    for at, first in enumerate(moments):
+        assert sum(first <= each < first + 60.0 for each in moments[at:]) <= amount
+
+
+@given(st.integers(1, 8), st.floats(0.0, 1.0), st.lists(st.floats(0.0, 20.0), max_size=20))
+def test_a_limit_that_is_always_asked_lets_in_60_of_61(
+    amount: int, begins_s: float, steps: list[float]
+) -> None:
+    """Callers that come back as soon as they are told."""
+    clock, limit = Clock(), requests(amount)
+    clock.advance(begins_s)
+    counters = LocalCounters(load, clock=clock)
+    begun_s, count, pauses = clock.now_s, 0, iter(steps)
+    while clock.now_s < begun_s + 610.0:
+        answer = counters.admit_now(asking(limit))
+        if isinstance(answer, Admitted):
+            count += 1
+        else:
+            assert isinstance(answer, Exceeded)
+            clock.advance(min(answer.retry_after_s, next(pauses, answer.retry_after_s)))
+
+    assert count >= amount * 10
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.data())
+def test_calls_that_end_in_any_order_never_overshoot_a_hard_quota(
+    worst_cases: list[int], data: st.DataObject
+) -> None:
+    """As long as none uses more than its worst case."""
+    quota = QUOTAS[1]
+    small = Quota(quota.id, quota.owner, "money", 100, "day", "UTC", True)
+    counters = LocalCounters(load, clock=Clock())
+    asyncio.run(counters.admit(asking(small, amount=0)))
+    under_way: dict[str, int] = {}
+    for worst in worst_cases:
+        ask = asking(small, amount=worst)
+        before = at_once(counters.figures([counter(small)]))[counter(small)]
+        answer = counters.admit_now(ask)
+        assert isinstance(answer, Admitted) == (before.total + worst <= 100)
+        if isinstance(answer, Admitted):
+            under_way[ask.call_id] = worst
+        for call_id in [each for each in under_way if data.draw(st.booleans())]:
+            used = data.draw(st.integers(0, under_way.pop(call_id)))
+            counters.settle(call_id, Spent(cost_nanos=used))
+        figures = at_once(counters.figures([counter(small)]))[counter(small)]
+        assert figures.held == sum(under_way.values())
+        assert figures.total <= 100

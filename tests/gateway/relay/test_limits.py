@@ -443,6 +443,12 @@ def test_a_call_that_costs_more_than_the_whole_quota_is_told_so() -> None:
     )
 
 
+def test_a_quota_of_nothing_says_so() -> None:
+    assert quota_refusal(quota(0, "requests"), 1, 0, 0, inf) == (
+        "The team 'Search' has a hard quota of 0 requests a day, so nothing that counts against it is let in."
+    )
+
+
 @pytest.mark.parametrize(
     ("nanos", "words"),
     [

@@ -1,10 +1,13 @@
+import asyncio
+import time
 from dataclasses import dataclass, replace
 
 import pytest
 
 from gateway.relay.breaker import Breaker
 from gateway.relay.catalog import Catalog, Route, Secret, Target
-from gateway.relay.targets import LiveTarget, Targets
+from gateway.relay.ports import Change
+from gateway.relay.targets import LiveTarget, Targets, share_of
 from gateway.relay.transports.choice import Transports
 from tests.gateway.relay.carried import Told
 
@@ -137,3 +140,87 @@ async def test_what_left_the_catalog_is_forgotten(targets: Targets, clock: Clock
 
     assert targets.states(catalog(), Transports()) == []
     assert targets.of(TARGET).breaker.permits(clock())
+
+
+def told_open(for_s: float = 60.0) -> Change:
+    at_us = time.time_ns() // 1000
+    return Change(at_us, "closed", "open", "5 failures in a row", at_us + int(for_s * 1_000_000))
+
+
+def test_what_opened_in_another_process_is_open_here_and_is_no_news(
+    targets: Targets, clock: Clock, news: Told
+) -> None:
+    live = targets.of(TARGET)
+    targets.told(TARGET.id, told_open())
+
+    assert live.breaker.state(clock()) == "open"
+    assert 59 < live.breaker.ready_in_s(clock()) <= 60
+    assert news.changes == [], "that process wrote it down, and an echo would never end"
+
+
+def test_a_target_that_was_not_called_here_opens_when_it_is(targets: Targets, clock: Clock) -> None:
+    targets.told(TARGET.id, told_open())
+
+    assert targets.of(TARGET).breaker.state(clock()) == "open"
+
+
+def test_an_opening_that_is_over_is_not_heeded(targets: Targets, clock: Clock) -> None:
+    targets.told(TARGET.id, told_open(for_s=-1))
+    live = targets.of(TARGET)
+    targets.told(TARGET.id, told_open(for_s=-1))
+
+    assert live.breaker.state(clock()) == "closed"
+
+
+def test_a_recovery_in_another_process_lets_one_probe_through_here(targets: Targets, clock: Clock) -> None:
+    live = targets.of(TARGET)
+    opened(live.breaker, clock())
+    targets.told(TARGET.id, Change(0, "half_open", "closed", "the probe succeeded"))
+
+    probe = live.breaker.enter(clock())
+    assert probe is not None
+    assert probe.probe
+    assert live.breaker.enter(clock()) is None
+
+
+@pytest.mark.parametrize("amount", [1, 7, 50])
+@pytest.mark.parametrize("live", [1, 2, 3, 8])
+def test_shares_add_up_and_nobody_has_none(amount: int, live: int) -> None:
+    shares = [share_of(amount, rank, live) for rank in range(live)]
+
+    assert min(shares) >= 1
+    assert sum(shares) == max(amount, live)
+
+
+def places(live: LiveTarget) -> int:
+    return live.gate.figures().places
+
+
+def test_the_places_are_divided_among_processes_that_come_and_go(targets: Targets) -> None:
+    live = targets.of(replace(TARGET, max_concurrency=7))
+    targets.divide(1, 2)
+    assert places(live) == 3
+    targets.divide(0, 2)
+    assert places(live) == 4
+    targets.divide(0, 1)
+    assert places(live) == 7
+
+
+def test_what_is_first_called_or_changed_later_is_divided_too(targets: Targets) -> None:
+    targets.divide(0, 2)
+    assert places(targets.of(replace(TARGET, max_concurrency=7))) == 4
+    assert places(targets.of(replace(TARGET, max_concurrency=10))) == 5
+
+
+async def test_a_smaller_share_loses_nobody(targets: Targets) -> None:
+    live = targets.of(replace(TARGET, max_concurrency=2))
+    assert live.gate.enter_now(1, "normal")
+    assert live.gate.enter_now(2, "normal")
+    waiting = asyncio.ensure_future(live.gate.enter(1, "normal", 60.0))
+    await asyncio.sleep(0)  # it takes its place in the line
+    targets.divide(1, 2)
+    live.gate.leave(1, 0.1)
+    assert not waiting.done()
+
+    live.gate.leave(2, 0.1)
+    assert await waiting >= 0.0, "it was let in after both, and nobody was turned away"

@@ -1,0 +1,78 @@
+"""Webhooks: addresses that are told of a team's notices, or of everybody's.
+
+Who may set one up is decided before. Whether an address may be connected to is decided when it is resolved.
+"""
+
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts import audit
+from accounts.models import Team, User, Webhook
+from accounts.services import WrongValue
+
+LONGEST_URL = 500
+MOST_WEBHOOKS = 20
+"""Of one owner: each notice is sent to every one."""
+
+
+def add_webhook(team: Team | None, url: str, by: User | None) -> Webhook:
+    """Without a team: told of every team's notices. Raises WrongValue."""
+    url = clean_url(url)
+    with transaction.atomic():
+        if Webhook.objects.filter(team=team).count() >= MOST_WEBHOOKS:
+            raise WrongValue("url", f"There are {MOST_WEBHOOKS} webhooks already: remove one first.")
+        webhook = Webhook.objects.create(team=team, url=url, salt=secrets.token_hex(16), created_by=by)
+        audit.record("webhook.added", webhook, team=team, after={"url": url})
+    return webhook
+
+
+def change_webhook(webhook: Webhook, changes: Mapping[str, Any]) -> None:
+    """Change its url, or switch it on or off by `enabled`. Raises WrongValue."""
+    assert changes.keys() <= {"url", "enabled"}
+    clean = {name: clean_url(value) if name == "url" else value for name, value in changes.items()}
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk)
+        webhook.refresh_from_db()
+        before, after = audit.changed(webhook, clean)
+        if not after:
+            return
+        for name, value in after.items():
+            setattr(webhook, name, value)
+        webhook.save(update_fields=list(after))
+        audit.record("webhook.changed", webhook, team=webhook.team, before=before, after=after)
+
+
+def remove_webhook(webhook: Webhook) -> None:
+    """What waits to be sent to it goes too."""
+    with transaction.atomic():
+        audit.record("webhook.removed", webhook, team=webhook.team, before={"url": webhook.url})
+        webhook.delete()
+
+
+def secret_of(webhook: Webhook) -> str:
+    """What its messages are signed with: derived from its salt and SECRET_KEY, so none is kept."""
+    key = f"penstock: secret of a webhook\n{webhook.salt}"
+    return "whsec_" + hmac.digest(settings.SECRET_KEY.encode(), key.encode(), "sha256").hex()
+
+
+def clean_url(raw: str) -> str:
+    """An http or https address. Raises WrongValue."""
+    url = raw.strip()
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:  # a bracket left open, a port that is no number
+        host = None
+    if not host or parts.scheme not in ("http", "https") or not url.isascii() or not url.isprintable():
+        raise WrongValue("url", "A webhook's address begins with https:// or http:// and a host name.")
+    if "@" in parts.netloc or " " in url or "\\" in url or parts.fragment:
+        raise WrongValue("url", "A webhook's address has no user name, blank, backslash or fragment in it.")
+    if len(url) > LONGEST_URL:
+        raise WrongValue("url", f"A webhook's address has at most {LONGEST_URL} characters.")
+    return url

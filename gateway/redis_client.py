@@ -1,0 +1,45 @@
+"""How this house talks to Redis where several processes share one: quickly, or not at all."""
+
+from typing import Final
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+QUICK_S: Final = 0.25
+"""Nothing waits longer for Redis. A healthy one answers in a thousandth of that."""
+PUBLISH_S: Final = 0.1
+"""A thread that has just committed a change waits so long at most, once to connect and once to be heard."""
+
+AWAY: Final = (RedisError, OSError, TimeoutError)
+"""What is raised where Redis is dead, frozen, cut off, loading or full."""
+
+Client = redis.asyncio.Redis
+
+
+def connect(url: str, *, silence_s: float = QUICK_S) -> Client:
+    """A client for one event loop, not connected yet. An answer may be `silence_s` in coming.
+
+    Tries nothing twice: who asks knows better whether it is still worth it.
+    """
+    return redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=QUICK_S,
+        socket_timeout=silence_s,
+        retry=AsyncRetry(NoBackoff(), 0),
+    )
+
+
+def connect_thread(url: str) -> redis.Redis:
+    """A client for any thread. A connection that died since it was last used is made anew, once."""
+    return redis.Redis.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=PUBLISH_S,
+        socket_timeout=PUBLISH_S,
+        retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
+    )
