@@ -70,5 +70,5 @@ async def _lifespan(receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    listener = listen("127.0.0.1", int(sys.argv[1]), Env().send_timeout_s)
-    Server(listener, DRAIN_S, "benchmarks.empty_app:application").serve()
+    listeners = listen("127.0.0.1", int(sys.argv[1]), Env().send_timeout_s)
+    Server(listeners, DRAIN_S, "benchmarks.empty_app:application").serve()

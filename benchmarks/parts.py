@@ -11,7 +11,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Target
 from gateway.relay.counters import LocalCounters
+from gateway.relay.holdings import Survey
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
@@ -76,9 +77,9 @@ class NoTransport:
         """Nothing is open."""
 
 
-async def nothing_spent(wanted: Sequence[QuotaAsk]) -> Mapping[str, int]:
+async def nothing_spent(wanted: Sequence[QuotaAsk] | None) -> Survey:
     """The ledger of a house that has just been built."""
-    return {each.counter: 0 for each in wanted}
+    return Survey({each.counter: 0 for each in wanted or ()})
 
 
 class House:

@@ -22,7 +22,7 @@ class GatewayConfig(AppConfig):
         def say_change(number: int, **_: Any) -> None:
             publisher.changed(number)
 
-        def say_rights(user_id: int, **_: Any) -> None:
+        def say_rights(user_id: int | None, **_: Any) -> None:
             publisher.rights_changed(user_id)
 
         changed.connect(say_change, weak=False)

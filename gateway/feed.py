@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from gateway.redis_client import AWAY, QUICK_S, Client, connect, connect_thread
+from gateway.redis_client import AWAY, QUICK_S, Client, connect, connect_thread, end
 from gateway.relay.ports import Change
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ BREAKERS: Final = "pst:breakers"
 SOMETHING: Final = -1
 """A change whose number is not known: messages may have been missed."""
 EVERYBODY: Final = 0
-"""Anybody's rights may have changed: messages may have been missed. No user has this id."""
+"""Somebody's rights may have changed: messages may have been missed. No user has this id."""
 PAUSE_S: Final = 0.5
 """Between two tries to reach Redis; jittered, so that not all processes come back at the same moment."""
 PING_S: Final = 1.0
@@ -50,9 +50,9 @@ class Changed(Struct, frozen=True, tag="changed"):
 
 
 class RightsChanged(Struct, frozen=True, tag="rights"):
-    """What a person may see changed."""
+    """What a person may see changed; None: what everybody may."""
 
-    user_id: int
+    user_id: int | None
     origin: str
 
 
@@ -98,7 +98,7 @@ class Publisher:
     def changed(self, number: int) -> None:
         self._publish(Changed(number, self._origin()))
 
-    def rights_changed(self, user_id: int) -> None:
+    def rights_changed(self, user_id: int | None) -> None:
         self._publish(RightsChanged(user_id, self._origin()))
 
     def close(self) -> None:
@@ -131,11 +131,11 @@ class Feed:
         url: str,
         heard: Callable[[int], None],
         *,
-        rights: Callable[[int], None] = ignore,
+        rights: Callable[[int | None], None] = ignore,
         told: Callable[[int, Change], object] | None = None,
         origin: Callable[[], str] = this_process,
     ) -> None:
-        """`heard` is given a change's number, or SOMETHING; `rights` a user's id, or EVERYBODY;
+        """`heard` is given a change's number, or SOMETHING; `rights` a user's id, None or EVERYBODY;
         `told` a target's id and what its breaker did in another process."""
         self._url, self._origin = url, origin
         self._heard, self._rights, self._told = heard, rights, told
@@ -156,10 +156,8 @@ class Feed:
             self._tasks = [loop.create_task(self._listen()), loop.create_task(self._say())]
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        await end(tasks)
 
     def tell(self, target_id: int, change: Change) -> None:
         """Say what a breaker did by itself. Never waits."""

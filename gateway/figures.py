@@ -20,7 +20,7 @@ from prometheus_client import ProcessCollector
 
 from gateway.meter import Taken, Tally
 from gateway.peers import Peers
-from gateway.redis_client import AWAY, QUICK_S, connect
+from gateway.redis_client import AWAY, QUICK_S, connect, end
 from gateway.relay.gate import PRIORITIES, GateFigures
 from gateway.relay.ports import BreakerState, PoolFigures
 from gateway.relay.targets import TargetState
@@ -271,8 +271,7 @@ class Together:
         if client is None:
             return
         if self._publishing is not None:
-            self._publishing.cancel()
-            await asyncio.gather(self._publishing, return_exceptions=True)
+            await end([self._publishing])
         await self._swap(self._own())
         self._client = None
         await client.aclose()

@@ -45,6 +45,7 @@ from gateway.relay.transports.choice import Transports
 from gateway.services import WrongCurrency, check_currency
 from gateway.shared import Shared
 from gateway.snapshot import Snapshot
+from gateway.worker import leaving
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ class Gateway:
         if self.role == "pages":
             await self.companion.open()
         changed.connect(self._changed_here)
+        leaving.connect(self.retire)
         self._let_figures_be_asked(shared)
         self._watch(threads)
         gc.collect()
@@ -372,6 +374,12 @@ class Gateway:
             self._start(self._end_streams(settings.ENV.drain_s))
         self._start(self.companion.close())
 
+    def retire(self, **_: object) -> None:
+        """Others take new connections from now on; what comes on ours is carried until DRAIN_S is over."""
+        if self.relay is not None:
+            self._start(self._end_streams(settings.ENV.drain_s))
+        self._start(self.companion.close())
+
     async def _end_streams(self, drain_s: float) -> None:
         assert self.relay is not None
         await asyncio.sleep(drain_s)
@@ -394,6 +402,7 @@ class Gateway:
         """Everything that was opened, the last first."""
         self.state = "stopped"
         changed.disconnect(self._changed_here)
+        leaving.disconnect(self.retire)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
-from gateway.redis_client import AWAY, QUICK_S, connect
+from gateway.redis_client import AWAY, QUICK_S, connect, end
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,7 @@ class Peers:
         if client is None:
             return
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.gather(self._beating, return_exceptions=True)
+            await end([self._beating])
         with contextlib.suppress(*AWAY):  # then they find out by themselves
             async with asyncio.timeout(QUICK_S):
                 await client.eval(LEAVE, 2, PEERS, LEADER, self._member, self.process)

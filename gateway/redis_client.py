@@ -1,6 +1,8 @@
 """How this house talks to Redis where several processes share one: quickly, or not at all."""
 
-from typing import Final
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
 
 import redis
 import redis.asyncio
@@ -20,10 +22,11 @@ AWAY: Final = (RedisError, OSError, TimeoutError)
 Client = redis.asyncio.Redis
 
 
-def connect(url: str, *, silence_s: float = QUICK_S) -> Client:
+def connect(url: str, *, silence_s: float = 4 * QUICK_S) -> Client:
     """A client for one event loop, not connected yet. An answer may be `silence_s` in coming.
 
     Tries nothing twice: who asks knows better whether it is still worth it.
+    Whoever must not wait so long sets a shorter deadline of its own, `QUICK_S`.
     """
     return redis.asyncio.Redis.from_url(
         url,
@@ -43,3 +46,15 @@ def connect_thread(url: str) -> redis.Redis:
         socket_timeout=PUBLISH_S,
         retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
     )
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what may be talking to Redis, and wait until it has ended.
+
+    Asked again while it goes on: the client can lose a cancellation that comes together with a timeout.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=QUICK_S)

@@ -34,7 +34,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
-from gateway.worker import Worker
+from gateway.worker import Worker, end_this_process
 
 log = logging.getLogger(__name__)
 
@@ -83,23 +83,30 @@ def hold(path: Path, *, shared: bool = False) -> IO[str]:
 
     Gateways that share Redis may share it; one without is alone.
     """
-    file = path.open("a+")
-    if not patiently(LET_GO_S, lambda: lock(file, shared=shared)):
-        file.seek(0)
-        raise CannotStart(
-            f"another gateway (process {file.read().strip() or 'unknown'}) runs on VAR_DIR {path.parent}. "
-            "Stop it, give this one a VAR_DIR and a PORT of its own, or set REDIS_URL for both."
-        )
+    with contextlib.ExitStack() as unfinished:
+        file = unfinished.enter_context(path.open("a+"))
+        if not patiently(LET_GO_S, lambda: lock(file, shared=shared)):
+            file.seek(0)
+            raise CannotStart(
+                f"another gateway (process {file.read().strip() or 'unknown'}) runs on VAR_DIR "
+                f"{path.parent}. "
+                "Stop it, give this one a VAR_DIR and a PORT of its own, or set REDIS_URL for both."
+            )
+        _check_that_it_excludes(path)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        unfinished.pop_all()
+    return file
+
+
+def _check_that_it_excludes(path: Path) -> None:
     with path.open("a+") as second:
         if lock(second):
             raise CannotStart(
                 f"VAR_DIR {path.parent} is on a file system whose locks exclude nobody. "
                 "Set VAR_DIR to a folder on a local disk."
             )
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
 
 
 @contextlib.contextmanager
@@ -123,11 +130,13 @@ def lock(file: IO[str], *, shared: bool = False) -> bool:
     return True
 
 
-def listen(host: str, port: int, unread_s: float) -> socket.socket:
-    """A listening socket, ours from here on: calls wait in its backlog until a worker takes them.
+def listen(host: str, port: int, unread_s: float, workers: int = 1) -> list[socket.socket]:
+    """Listening sockets, ours from here on: calls wait in their backlogs until a worker takes them.
 
-    It is made here and not by each worker, so that a port in use is noticed before anything is written,
+    They are made here and not by the workers, so that a port in use is noticed before anything is written,
     and so that a worker's crash refuses nobody.
+    There is one for each worker, and the kernel deals connections out between them: of workers that share
+    one socket, the first to wake takes nearly all.
     A client that reads nothing for `unread_s` while bytes wait for it is dropped. Raises CannotStart.
     """
     try:
@@ -135,16 +144,36 @@ def listen(host: str, port: int, unread_s: float) -> socket.socket:
     except socket.gaierror as why:
         raise CannotStart(f"HOST {host} is no address of this machine ({why.strerror}).") from None
     patiently(LET_GO_S, lambda: is_free(address, family))
-    try:
-        listener = _bound(address, family)
-        _drop_the_unreading(listener, unread_s)
-        listener.listen(BACKLOG)
-    except OSError as why:
-        raise CannotStart(
-            f"cannot listen on {host}:{port} ({why.strerror}). "
-            "Stop what is there, or choose another address with HOST and PORT."
-        ) from None
-    return listener
+    with contextlib.ExitStack() as unfinished:
+        try:
+            found = _bound_together(address, family, workers, unfinished)
+            for each in found:
+                _drop_the_unreading(each, unread_s)
+                each.listen(BACKLOG)
+        except OSError as why:
+            raise CannotStart(
+                f"cannot listen on {host}:{port} ({why.strerror}). "
+                "Stop what is there, or choose another address with HOST and PORT."
+            ) from None
+        unfinished.pop_all()
+    return found
+
+
+def _bound_together(
+    address: Any, family: int, workers: int, unfinished: contextlib.ExitStack
+) -> list[socket.socket]:
+    """One socket for each worker at one address; a single one for all where the kernel does not deal out.
+
+    The first is bound alone, and lets others in only then: so another gateway at this address is an error,
+    not a partner.
+    """
+    first = unfinished.enter_context(_bound(address, family))
+    if workers == 1 or sys.platform != "linux":
+        return [first]
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    taken = first.getsockname()  # where the port was left open, it is known by now
+    rest = [_bound(taken, family, together=True) for _ in range(workers - 1)]
+    return [first, *map(unfinished.enter_context, rest)]
 
 
 def _drop_the_unreading(listener: socket.socket, after_s: float) -> None:
@@ -162,9 +191,11 @@ def is_free(address: Any, family: int = socket.AF_INET) -> bool:
     return True
 
 
-def _bound(address: Any, family: int) -> socket.socket:
+def _bound(address: Any, family: int, *, together: bool = False) -> socket.socket:
     new = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if together:
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections just closed do not count
         # Accepted sockets inherit it. Without, a stream's next chunk waits 40 ms for the last one's ACK.
         new.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -197,7 +228,7 @@ class Server(MPServer):
 
     def __init__(
         self,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         drain_s: float,
         target: str = TARGET,
         *,
@@ -205,11 +236,15 @@ class Server(MPServer):
         may_overlap: bool = False,
         helpers: Sequence[Helper] = (),
     ) -> None:
-        """`may_overlap`: an old worker and its successor share their counters, so they may serve together."""
+        """`listeners` are as `listen` made them, for so many `workers`.
+
+        `may_overlap`: an old worker and its successor share their counters, so they may serve together.
+        """
+        address, port, *_ = listeners[0].getsockname()
         super().__init__(
             target,
-            address=listener.getsockname()[0],
-            port=listener.getsockname()[1],
+            address=address,
+            port=port,
             interface=Interfaces.ASGI,
             workers=workers,
             loop=Loops.uvloop,
@@ -223,7 +258,7 @@ class Server(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=math.ceil(drain_s) + KILL_AFTER_DRAIN_S,
         )
-        self._listener = listener
+        self._listeners = listeners
         self._home = os.getpid()
         self._drain_s = drain_s
         self._may_overlap = may_overlap
@@ -241,8 +276,7 @@ class Server(MPServer):
     def serve(self, *_: Any, **__: Any) -> None:
         logging.getLogger("_granian").addFilter(_in_our_words)
         signal.signal(signal.SIGUSR2, self._want_roll)
-        port = self._listener.getsockname()[1]
-        super().serve(target_loader=partial(_load_in_worker, os.getpid(), port, self._drain_s))
+        super().serve(target_loader=partial(_load_in_worker, os.getpid(), self.bind_port, self._drain_s))
         if self._cut_short:
             raise KeyboardInterrupt
 
@@ -275,8 +309,17 @@ class Server(MPServer):
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
-        self._shd = SocketHolder(self._listener.fileno(), False, BACKLOG)  # type: ignore[assignment, call-arg]
-        self._sso = self._listener
+        self._share(0)
+
+    def _share(self, index: int) -> None:
+        """Let the next worker have the socket of this place; its predecessor may still have it too."""
+        listener = self._listeners[index % len(self._listeners)]
+        self._shd = SocketHolder(listener.fileno(), False, BACKLOG)  # type: ignore[assignment, call-arg]
+        self._sso = listener
+
+    def _drop_shared_socket(self) -> None:
+        for each in self._listeners:
+            each.close()
 
     def _spawn_workers(self, spawn_target: Any, target_loader: Any) -> None:
         self._serving, self._loader = spawn_target, target_loader
@@ -284,6 +327,7 @@ class Server(MPServer):
 
     def _start(self, index: int) -> WorkerProcess:
         """A new worker for this place, which is not in it yet."""
+        self._share(index)
         ear, mouth = multiprocessing.Pipe(duplex=False)
         worker = self._spawn_worker(index, self._serving, partial(self._loader, mouth))
         worker.start()  # type: ignore[no-untyped-call]
@@ -437,7 +481,7 @@ def _load_in_worker(parent: int, port: int, drain_s: float, target: str, mouth: 
     os.setpgrp()
     die_with(parent)
     application: Any = load_target(target)
-    return Worker(application, port, drain_s, partial(_say_ready, mouth))
+    return Worker(application, port, drain_s, partial(_say_ready, mouth), end_this_process)
 
 
 def _say_ready(mouth: Connection) -> None:

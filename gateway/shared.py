@@ -21,7 +21,7 @@ from gateway.peers import Peers, Role
 from gateway.reconcile import EVERY_S, WARN_EVERY_S, Warner, reconcile
 from gateway.relay import limits
 from gateway.relay.counters import LocalCounters
-from gateway.relay.limits import QuotaAsk, Spent
+from gateway.relay.limits import Spent
 from gateway.relay.pipeline import EXPIRES_AFTER_S
 from gateway.relay.ports import Change
 from gateway.relay.records import Settled
@@ -68,7 +68,7 @@ class Shared:
         if url:
             self.counters = RedisCounters(url, process, survey=self._survey, share=self.peers.rank_and_live)
         else:
-            self.counters = LocalCounters(self._spent)
+            self.counters = LocalCounters(self._survey)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -121,9 +121,6 @@ class Shared:
     def _is_gone(self, process: str) -> bool:
         """Its journal was adopted, so it counts no more."""
         return not (self._journals / process).exists()
-
-    async def _spent(self, asked: Sequence[QuotaAsk]) -> Mapping[str, int]:
-        return (await self._survey(asked)).spent
 
     async def _lead(self, every_s: float, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Do this again and again, where this process leads."""

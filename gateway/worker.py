@@ -38,6 +38,7 @@ class Worker:
     port: int
     drain_s: float
     tell_ready: Callable[[], None]
+    end: Callable[[], None]
     is_leaving: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -68,16 +69,20 @@ class Worker:
         self._tasks.append(asyncio.get_running_loop().create_task(self._end()))
 
     async def _end(self) -> None:
-        """The same two signals with which a server stops its workers, in the same order."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.drain_s):
                 await self._until_alone()
-        os.kill(os.getpid(), signal.SIGUSR1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        self.end()
 
     async def _until_alone(self) -> None:
         while has_connections(self.port):  # noqa: ASYNC110 - connections are Granian's, which tells nobody
             await asyncio.sleep(LOOK_S)
+
+
+def end_this_process() -> None:
+    """The two signals with which a server stops its workers, in the same order."""
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _for_the_last_time(send: Any) -> Any:

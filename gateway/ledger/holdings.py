@@ -268,13 +268,19 @@ class Journals:
             del self._opening[call_id]
 
     def _read_on(self, path: Path, known: Known) -> None:
-        """What follows a torn tail is not written yet, or was lost to a crash. Raises FileNotFoundError."""
+        """Up to what is no whole record: it is not written yet, or was lost to a crash.
+
+        Raises FileNotFoundError.
+        """
         with path.open("rb") as file:
             file.seek(known.place)
             data = file.read()
         start = known.place
         for behind, payload in payloads(data):
-            self._note(known, payload)
+            try:
+                self._note(known, payload)
+            except msgspec.DecodeError:
+                return
             known.place = start + behind
 
     def _note(self, known: Known, payload: bytes) -> None:
@@ -314,7 +320,7 @@ class Journals:
 
 
 def _segments(root: Path) -> list[Path]:
-    """Of every process, oldest first."""
+    """Of every process; within each, the oldest first."""
     if not root.is_dir():
         return []
     folders = (each for each in root.iterdir() if not each.name.startswith("."))

@@ -7,13 +7,14 @@ What applies to a call, and how much it asks for, is decided in `limits.py`.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from sys import maxsize
 from typing import Final
 
 from accounts.caller import QuotaKind, RateLimit, RateLimitKind
 from gateway.errors import Unavailable
+from gateway.relay.holdings import OpenHold, Surveyor
 from gateway.relay.limits import (
     SHARE_RETRY_S,
     UNDER_WAY_RETRY_S,
@@ -47,8 +48,6 @@ PATIENCE_S: Final = 2.0
 LOOK_UP_AGAIN_S: Final = 1.0
 """After a look-up that failed."""
 
-Load = Callable[[Sequence[QuotaAsk]], Awaitable[Mapping[str, int]]]
-"""What the ledger says was spent, by counter. May raise anything: the sum is then not known."""
 Share = Callable[[], tuple[int, int]]
 """This process's rank among those that share the limits, from 0, and how many they are."""
 
@@ -150,14 +149,14 @@ class LocalCounters:
 
     def __init__(
         self,
-        load: Load,
+        survey: Surveyor,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         share: Share | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self._load, self._clock, self._wall_clock = load, clock, wall_clock
+        self._survey, self._clock, self._wall_clock = survey, clock, wall_clock
         self._share, self._patience_s = share, patience_s
         self._second = self._pruned = int(clock())
         self._rates: dict[int, RateCounter] = {}
@@ -411,12 +410,22 @@ class LocalCounters:
     async def _sum_up(self, asks: Sequence[QuotaAsk], counters: Sequence[QuotaCounter]) -> None:
         for counter in counters:
             counter.spent = 0  # whatever was settled until now is in the ledger's sum
-        sums = await self._load(asks)
+        survey = await self._survey(asks)
         for each, counter in zip(asks, counters, strict=True):
             # What was settled in the meantime may be in the sum too. Counting it twice until
             # the next comparison with the ledger is safer than not at all.
-            counter.spent += sums.get(each.counter, 0)
+            counter.spent += survey.spent.get(each.counter, 0)
             counter.known, counter.failed_at = True, None
+        for hold in survey.open:
+            self._enrol(hold)
+
+    def _enrol(self, hold: OpenHold) -> None:
+        """A call that was let in before this quota was made counts against it from now on."""
+        reservation, quota = self._reservations.get(hold.call_id), self._quotas.get(hold.counter)
+        if reservation is None or quota is None or reservation.expired or quota in reservation.quotas:
+            return
+        quota.held += hold.amount
+        reservation.quotas[quota] = hold.amount
 
     def _looked_up(self, task: asyncio.Task[None], counters: Sequence[QuotaCounter]) -> None:
         self._look_ups.discard(task)
@@ -442,7 +451,6 @@ class LocalCounters:
             for places, amount in reservation.places:
                 places.used -= amount
         for quota, amount in reservation.quotas.items():
-            quota.touched = self._second
             if reservation.expired:
                 quota.expired -= amount
             else:

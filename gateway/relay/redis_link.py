@@ -78,7 +78,7 @@ def _array(data: bytes | bytearray, length: int, at: int) -> tuple[list[Reply] |
 class Link(asyncio.Protocol):
     """One round trip at a time: `send`, and then `answered` or, once and for all, `lost` is called."""
 
-    def __init__(self, answered: Callable[[list[Reply]], None], lost: Callable[["Link", str], None]) -> None:
+    def __init__(self, answered: Callable[[list[Reply]], None], lost: Callable[[str], None]) -> None:
         self._answered, self._lost = answered, lost
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -120,7 +120,7 @@ class Link(asyncio.Protocol):
     def _give_up(self, why: str) -> None:
         lost, self._lost = self._lost, _nobody
         self.close()
-        lost(self, why)
+        lost(why)
 
     def close(self) -> None:
         """At once, whatever is still to be sent. Nobody is told."""
@@ -129,7 +129,7 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
 
-def _nobody(link: Link, why: str) -> None:
+def _nobody(why: str) -> None:
     """Nobody is told any more."""
 
 
@@ -154,7 +154,7 @@ class Talk:
                 raise each
         return replies
 
-    def hand_on(self, answered: Callable[[list[Reply]], None], lost: Callable[[Link, str], None]) -> Link:
+    def hand_on(self, answered: Callable[[list[Reply]], None], lost: Callable[[str], None]) -> Link:
         """From now on somebody else hears."""
         self.link._answered, self.link._lost = answered, lost
         return self.link
@@ -163,7 +163,7 @@ class Talk:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(replies)
 
-    def _ended(self, link: Link, why: str) -> None:
+    def _ended(self, why: str) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(LinkLost(why))
 

@@ -504,7 +504,7 @@ def test_from_nothing_to_a_priced_target(api, ada):
     assert (provider.status_code, kept.status_code, priced.status_code) == (201, 200, 201)
     assert "sk-kept" not in kept.content.decode()
     secret = reveal(Credential.objects.get(), settings.CREDENTIAL_KEYS, {})
-    assert secret.reveal() == "sk-kept"
+    assert secret.value == "sk-kept"
     [found] = read().routes["gpt4o"].targets
     assert (found.upstream_model, found.target_id) == ("gpt-4o-2024", target["id"])
     assert (Price.objects.get().cached_input_nanos, priced.json()["valid_from"]) == (

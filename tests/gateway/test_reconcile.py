@@ -1,5 +1,7 @@
+import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,13 @@ from gateway.ledger.journal import Journal
 from gateway.ledger.writer import book
 from gateway.reconcile import Notice, Warner, drift, notice, reconcile, subject_of, text_of
 from gateway.relay.counters import LocalCounters
+from gateway.relay.holdings import Survey, Surveyor
 from gateway.relay.limits import Admitted, Ask, Figures, QuotaAsk, Spent, counter_of
+from gateway.relay.ports import Ticket
+from gateway.relay.records import Hold, Opened
+from gateway.relay.redis_counters import RedisCounters
 from tests.gateway.records import AT_US, opened, settled
+from tests.redis import RunningRedis, running_redis
 
 COST = 22_500
 
@@ -226,24 +233,59 @@ def quota(team: Team) -> QuotaRow:
     )
 
 
-@pytest.fixture
-def counters(journals: Path) -> LocalCounters:
+Counters = LocalCounters | RedisCounters
+
+
+@pytest.fixture(params=["here", "redis"])
+async def counters(request: pytest.FixtureRequest, journals: Path) -> AsyncIterator[Counters]:
     survey = surveyor(journals, lives_s=660, now_us=lambda: AT_US)
 
-    async def load(asked: Sequence[QuotaAsk]) -> Mapping[str, int]:
-        return (await survey(asked)).spent
+    if request.param == "here":
+        yield LocalCounters(survey, wall_clock=lambda: AT_US / 1e6)
+        return
+    with running_redis() as server:
+        async with shared(server, survey) as opened_now:
+            yield opened_now
 
-    return LocalCounters(load, clock=lambda: 0.0)
+
+@asynccontextmanager
+async def shared(server: RunningRedis, survey: Surveyor) -> AsyncIterator[RedisCounters]:
+    """Patient, so that a busy machine does not count as Redis being away."""
+    made = RedisCounters(
+        server.url,
+        "mine",
+        survey=survey,
+        share=lambda: (0, 1),
+        wall_clock=lambda: AT_US / 1e6,
+        timeout_s=10,
+        patience_s=10,
+    )
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
 
 
-async def call_once(counters: LocalCounters, journal: Journal, of: Quota, **changes: Any) -> None:
-    """One call, counted and in the journal."""
-    made = opened(**changes)
+HOLD = 10_000
+
+
+async def begin(counters: Counters, journal: Journal, of: Quota, **changes: Any) -> tuple[Opened, Ticket]:
+    """One call, counted and in the journal. Raises errors.Unavailable."""
     counter, _, ends_at_us = counter_of(of, AT_US)
-    ask = Ask(made.call_id, 660, (), (QuotaAsk(of, counter, 10_000, ends_at_us),))
+    made = opened(holds=(Hold(counter, HOLD),), **changes)
+    ask = Ask(made.call_id, 660, (), (QuotaAsk(of, counter, HOLD, ends_at_us),))
     assert isinstance(await counters.admit(ask), Admitted)
-    journal.settle(journal.open(made), settled(made))
+    return made, journal.open(made)
+
+
+def end(counters: Counters, journal: Journal, made: Opened, ticket: Ticket) -> None:
+    journal.settle(ticket, settled(made))
     counters.settle(made.call_id, Spent(45, COST))
+
+
+async def call_once(counters: Counters, journal: Journal, of: Quota, **changes: Any) -> None:
+    end(counters, journal, *await begin(counters, journal, of, **changes))
 
 
 async def only_wanted() -> Wanted:
@@ -258,7 +300,7 @@ async def no_pause() -> None:
 class Reconciling:
     """The task, over real counters, a real journal and a real ledger."""
 
-    def __init__(self, counters: LocalCounters, root: Path) -> None:
+    def __init__(self, counters: Counters, root: Path) -> None:
         self._counters = counters
         self._survey = surveyor(root, lives_s=660, now_us=lambda: AT_US)
 
@@ -269,7 +311,7 @@ class Reconciling:
 
 
 @pytest.fixture
-def reconciling(counters: LocalCounters, journals: Path) -> Reconciling:
+def reconciling(counters: Counters, journals: Path) -> Reconciling:
     return Reconciling(counters, journals)
 
 
@@ -277,7 +319,7 @@ def reconciling(counters: LocalCounters, journals: Path) -> Reconciling:
 async def test_a_counter_that_drifted_is_put_right_and_the_audit_says_so(
     quota: QuotaRow,
     api_key: ApiKey,
-    counters: LocalCounters,
+    counters: Counters,
     journal: Journal,
     reconciling: Reconciling,
     off: int,
@@ -299,16 +341,20 @@ async def test_a_counter_that_drifted_is_put_right_and_the_audit_says_so(
 
 
 async def test_a_counter_that_nobody_asked_for_is_not_made(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, reconciling: Reconciling
+    quota: QuotaRow, api_key: ApiKey, journals: Path
 ) -> None:
+    async def never(asked: Sequence[QuotaAsk] | None) -> Survey:
+        raise AssertionError("nobody asked")
+
+    counters = LocalCounters(never)
     await sync_to_async(book)([settled(opened(team_id=api_key.team_id, key_id=api_key.pk))])
 
-    assert await reconciling() == []
+    assert await Reconciling(counters, journals)() == []
     assert await counters.figures([(await only_wanted()).counter]) == {}
 
 
 async def test_a_quota_that_went_meanwhile_is_left_alone(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, journal: Journal, journals: Path
+    quota: QuotaRow, api_key: ApiKey, counters: Counters, journal: Journal, journals: Path
 ) -> None:
     wanted = await only_wanted()
     await call_once(counters, journal, wanted.quota, team_id=api_key.team_id, key_id=api_key.pk)
@@ -318,6 +364,38 @@ async def test_a_quota_that_went_meanwhile_is_left_alone(
     assert await reconcile(counters, survey, now_us=lambda: AT_US, pause=quota.adelete) == []
     assert (await counters.figures([wanted.counter]))[wanted.counter] == spent(COST + 5)
     assert await AuditEvent.objects.acount() == 0
+
+
+async def test_counters_that_redis_lost_are_made_anew_from_ledger_and_journals(
+    quota: QuotaRow, api_key: ApiKey, journal: Journal, journals: Path
+) -> None:
+    of, whose = (await only_wanted()).quota, {"team_id": api_key.team_id, "key_id": api_key.pk}
+    counter, _, _ = counter_of(of, AT_US)
+    survey = surveyor(journals, lives_s=660, now_us=lambda: AT_US)
+    await sync_to_async(book)([settled(opened(**whose))])
+    with running_redis() as server:
+        async with shared(server, survey) as counters:
+            await call_once(counters, journal, of, **whose)
+            under_way = await begin(counters, journal, of, **whose)
+            server.kill()
+            server.start()
+
+            later = await when_it_is_back(lambda: begin(counters, journal, of, **whose))
+
+            assert await counters.figures([counter]) == {counter: Figures(2 * COST, 2 * HOLD, 0)}
+            end(counters, journal, *under_way)
+            end(counters, journal, *later)
+            assert await counters.figures([counter]) == {counter: spent(4 * COST)}
+            assert await Reconciling(counters, journals)() == []
+
+
+async def when_it_is_back(work: Callable[[], Awaitable[tuple[Opened, Ticket]]]) -> tuple[Opened, Ticket]:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await work()
+            except Unavailable:
+                await asyncio.sleep(0.01)
 
 
 # Notices
@@ -375,7 +453,7 @@ def warner() -> Warner:
 
 
 async def test_each_share_is_told_once_to_each_address(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, journal: Journal, warner: Warner
+    quota: QuotaRow, api_key: ApiKey, counters: Counters, journal: Journal, warner: Warner
 ) -> None:
     of = (await only_wanted()).quota
     bob = await sync_to_async(User.objects.create_user)("bob@example.com", "secret")
@@ -404,7 +482,7 @@ async def test_each_share_is_told_once_to_each_address(
 
 
 async def test_another_process_tells_nothing_again(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, journal: Journal, warner: Warner
+    quota: QuotaRow, api_key: ApiKey, counters: Counters, journal: Journal, warner: Warner
 ) -> None:
     of = (await only_wanted()).quota
     for _ in range(3):
@@ -417,7 +495,7 @@ async def test_another_process_tells_nothing_again(
 
 
 async def test_a_new_period_is_told_of_anew(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, journal: Journal
+    quota: QuotaRow, api_key: ApiKey, counters: Counters, journal: Journal
 ) -> None:
     moment = [AT_US]
     warner = Warner(now_us=lambda: moment[0])
@@ -438,7 +516,7 @@ async def test_a_new_period_is_told_of_anew(
 
 
 async def test_what_could_not_be_told_is_told_at_the_next_look(
-    quota: QuotaRow, api_key: ApiKey, counters: LocalCounters, journal: Journal, warner: Warner
+    quota: QuotaRow, api_key: ApiKey, counters: Counters, journal: Journal, warner: Warner
 ) -> None:
     class Away:
         async def figures(self, counters: Sequence[str]) -> Mapping[str, Figures]:

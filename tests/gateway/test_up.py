@@ -16,11 +16,11 @@ from gateway.presets import VARIABLES
 from tests.served import ADMIN_EMAIL, ROOT, Served, eventually, free_port, serve
 
 
-def up(var_dir, **environ):
+def up(var_dir, *args, **environ):
     """Run it where it cannot start; returns when it has given up."""
     clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return subprocess.run(
-        [sys.executable, "manage.py", "up"],
+        [sys.executable, "manage.py", "up", *args],
         cwd=ROOT,
         env={**clean, "VAR_DIR": str(var_dir), "PORT": str(free_port()), **environ},
         capture_output=True,
@@ -96,6 +96,10 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(var_dir, setting, value):
     assert_one_sentence(up(var_dir, **{setting: value}), setting)
 
 
+def test_several_workers_without_redis_are_one_sentence(var_dir):
+    assert_one_sentence(up(var_dir, WORKERS="2"), "WORKERS is 2", "REDIS_URL is not set", "WORKERS=1")
+
+
 def test_a_database_that_is_none_is_one_sentence(var_dir):
     var_dir.mkdir()
     (var_dir / "penstock.sqlite3").write_text("no database, " * 100)
@@ -126,7 +130,10 @@ def test_a_first_run_from_start_to_stop(var_dir):
         assert "hello" in curl(served).lower()
 
         second = up(var_dir)
-        assert_one_sentence(second, f"process {served.process.pid}", str(var_dir))
+        assert_one_sentence(second, f"process {served.process.pid}", str(var_dir), "REDIS_URL")
+
+        served.process.send_signal(signal.SIGUSR2)
+        eventually(lambda: "a rolling restart needs REDIS_URL" in served.errors(), what="the refusal")
 
         everybody = whole_family(served, 4, "the server, its worker, the simulator and the tasks")
         assert served.stop() == 0

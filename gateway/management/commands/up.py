@@ -3,6 +3,7 @@
 Whatever keeps it from starting is one sentence on standard error and exit code 1.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -89,10 +90,13 @@ def _up(role: str) -> None:
         return
     _check_workers(env.workers, env.redis_url)
     lock = hold(env.var_dir / "up.lock", shared=bool(env.redis_url))
-    with lock, listen(env.host, env.port, env.send_timeout_s) as listener:
+    with lock, contextlib.ExitStack() as listeners:
+        found = listen(env.host, env.port, env.send_timeout_s, env.workers)
+        for each in found:
+            listeners.enter_context(each)
         done = prepare()
         raise_file_limit()
-        _serve(role, listener, done)
+        _serve(role, found, done)
 
 
 def _check_workers(workers: int, redis_url: str) -> None:
@@ -103,7 +107,7 @@ def _check_workers(workers: int, redis_url: str) -> None:
         )
 
 
-def _serve(role: str, listener: socket.socket, done: first_run.SetUp) -> None:
+def _serve(role: str, listeners: list[socket.socket], done: first_run.SetUp) -> None:
     env = settings.ENV
     children = _children(role)
     try:
@@ -118,7 +122,7 @@ def _serve(role: str, listener: socket.socket, done: first_run.SetUp) -> None:
         )
         connections.close_all()  # a worker's fork must not share them
         Server(
-            listener,
+            listeners,
             env.drain_s,
             TARGETS[role],
             workers=env.workers,

@@ -8,9 +8,11 @@ from django.conf import settings
 from django.db import connection
 
 from accounts.models import ApiKey, Team
+from gateway.errors import Unavailable
 from gateway.ledger.journal import Journal
 from gateway.ledger.writer import Writer, book
 from gateway.models import Attempt, Entry
+from gateway.relay.records import Settled
 from tests.gateway.records import dispatched, opened, settled
 from tests.served import eventually
 
@@ -151,3 +153,34 @@ def test_a_dead_process_beside_us_is_booked(
 
     eventually(lambda: Entry.objects.filter(outcome="abandoned").count() == 1, what="the adopted entry")
     eventually(lambda: not other.folder.exists(), what="the adopted journal's end")
+
+
+def test_a_dead_process_is_told_of_until_somebody_takes_it(
+    journal: Journal, journals: Path, call_of_alice: dict[str, int]
+) -> None:
+    """While counters are away its journal stays, and our own books go on."""
+    away = threading.Event()
+    away.set()
+    taken: list[tuple[str, list[str]]] = []
+
+    def adopted(process: str, found: list[Settled]) -> None:
+        if away.is_set():
+            raise Unavailable("the counters are away")
+        taken.append((process, [each.call_id for each in found]))
+
+    dead = Journal(journals / "dead", max_bytes=1 << 20, segment_bytes=1 << 16)
+    lost, ours = opened(**call_of_alice), opened(**call_of_alice)
+    dead.open(lost)
+    dead.close()
+    writer = Writer(journal, journals, adopted=adopted, pause_s=0.001)
+    writer.start()
+    journal.settle(journal.open(ours), settled(ours))
+
+    eventually(lambda: Entry.objects.count() == 2, what="the two entries")
+    assert dead.folder.exists()
+    assert not writer.behind
+
+    away.clear()
+    eventually(lambda: not dead.folder.exists(), what="the adopted journal's end")
+    writer.stop()
+    assert taken == [("dead", [lost.call_id])]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Secret, Target
 from gateway.relay.counters import LocalCounters
+from gateway.relay.holdings import Survey
 from gateway.relay.lifeline import Cut, Lifeline, Lifelines
 from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
@@ -35,9 +36,9 @@ SOON = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 CREDENTIAL = "sk-upstream-credential-0123456789"
 
 
-async def nothing_spent(wanted: Sequence[QuotaAsk]) -> Mapping[str, int]:
+async def nothing_spent(wanted: Sequence[QuotaAsk] | None) -> Survey:
     """The ledger of a house that has just been built."""
-    return {each.counter: 0 for each in wanted}
+    return Survey({each.counter: 0 for each in wanted or ()})
 
 
 @dataclass

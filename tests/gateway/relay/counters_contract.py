@@ -19,6 +19,7 @@ import pytest
 
 from accounts.caller import Owner, Quota, RateLimit
 from gateway.errors import Unavailable
+from gateway.relay.holdings import Survey
 from gateway.relay.limits import (
     Admitted,
     Ask,
@@ -76,6 +77,9 @@ class Ledger:
         if self.away:
             raise ConnectionError("the database is away")
         return {each.counter: self.sums.get(each.counter, 0) for each in wanted}
+
+    async def survey(self, wanted: Sequence[QuotaAsk] | None) -> Survey:
+        return Survey(await self.load(wanted or ()))
 
 
 class CountersOfPages(Counters, Protocol):
@@ -541,6 +545,18 @@ class CountersContract:
         assert (exceeded.used, exceeded.held) == (0, 60)
         assert await figures_of(counters, quota) == Figures(expired=60)
         assert await used_of(counters, place) == 0
+
+    async def test_a_place_whose_call_never_ended_returns_when_its_hold_expires(
+        self, counters: CountersOfPages, clock: Clock
+    ) -> None:
+        place = at_once(1)
+        lost = await admitted(counters, asking(place))
+        clock.advance(LIVES_S + 2)
+
+        await admitted(counters, asking(place))
+
+        counters.settle(lost, Spent())  # late, and the place is another call's by now
+        assert await used_of(counters, place) == 1
 
     async def test_a_further_ask_lengthens_the_life_of_the_hold(
         self, counters: CountersOfPages, clock: Clock

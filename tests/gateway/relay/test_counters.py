@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import Unavailable
 from gateway.relay.counters import IDLE_WINDOW_S, KEPT_S, LOOK_UP_AGAIN_S, PRUNE_EVERY_S, LocalCounters, Share
+from gateway.relay.holdings import OpenHold, Survey
 from gateway.relay.limits import SHARE_RETRY_S, Admitted, Figures, QuotaAsk, Spent
 from tests.gateway.relay.counters_contract import (
     LIVES_S,
@@ -32,7 +33,7 @@ from tests.gateway.relay.counters_contract import (
 
 @asynccontextmanager
 async def local(*, clock: Clock, ledger: Ledger) -> AsyncIterator[LocalCounters]:
-    counters = LocalCounters(ledger.load, clock=clock, wall_clock=clock.wall)
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall)
     try:
         yield counters
     finally:
@@ -101,7 +102,7 @@ async def test_a_limit_that_is_reached_refuses_without_asking_the_ledger(
 
 async def test_a_ledger_that_does_not_answer_is_not_waited_for_for_long(clock: Clock) -> None:
     ledger = SlowLedger()
-    counters = LocalCounters(ledger.load, clock=clock, wall_clock=clock.wall, patience_s=0.01)
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall, patience_s=0.01)
     hard, soft = budget(100), budget(100, hard=False)
     ledger.sums = {counter(hard): 60, counter(soft): 100}
 
@@ -164,7 +165,7 @@ async def test_what_was_let_through_uncounted_is_in_the_sum_that_comes_later(
 
 async def test_what_ends_while_the_ledger_adds_up_is_not_lost(clock: Clock) -> None:
     ledger = SlowLedger()
-    counters = LocalCounters(ledger.load, clock=clock, wall_clock=clock.wall, patience_s=0.01)
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall, patience_s=0.01)
     quota = budget(100, hard=False)
     call_id = await admitted(counters, asking(quota, amount=10))
     ledger.sums = {counter(quota): 40}
@@ -177,9 +178,25 @@ async def test_what_ends_while_the_ledger_adds_up_is_not_lost(clock: Clock) -> N
     await counters.close()
 
 
+async def test_a_sum_that_is_being_read_is_not_corrected(clock: Clock) -> None:
+    ledger = SlowLedger()
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall)
+    quota = budget(100)
+    ledger.sums = {counter(quota): 40}
+    waiting = asyncio.create_task(counters.admit(asking(quota)))
+    await ledger.is_asked.wait()
+
+    await counters.correct(counter(quota), 5)
+    ledger.answers.set()
+
+    await waiting
+    assert await figures_of(counters, quota) == Figures(spent=40, held=1)
+    await counters.close()
+
+
 async def test_a_caller_that_goes_away_does_not_stop_the_look_up_of_others(clock: Clock) -> None:
     ledger = SlowLedger()
-    counters = LocalCounters(ledger.load, clock=clock, wall_clock=clock.wall)
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall)
     quota = budget(100)
     leaving = asyncio.create_task(counters.admit(asking(quota)))
     staying = asyncio.create_task(counters.admit(asking(quota)))
@@ -196,7 +213,7 @@ async def test_a_caller_that_goes_away_does_not_stop_the_look_up_of_others(clock
 
 async def test_closing_ends_the_look_ups(clock: Clock) -> None:
     ledger = SlowLedger()
-    counters = LocalCounters(ledger.load, clock=clock, wall_clock=clock.wall)
+    counters = LocalCounters(ledger.survey, clock=clock, wall_clock=clock.wall)
     waiting = asyncio.create_task(counters.admit(asking(budget(100))))
     await ledger.is_asked.wait()
 
@@ -288,7 +305,7 @@ async def test_a_hold_older_than_any_counter_may_be_is_not_forgotten(
 
 
 def sharing(clock: Clock, share: Share) -> LocalCounters:
-    return LocalCounters(Ledger().load, clock=clock, wall_clock=clock.wall, share=share)
+    return LocalCounters(Ledger().survey, clock=clock, wall_clock=clock.wall, share=share)
 
 
 async def test_the_shares_of_all_processes_are_the_limit(clock: Clock) -> None:
@@ -338,3 +355,21 @@ async def test_a_wall_clock_that_jumps_lets_nobody_in(counters: LocalCounters, c
 
         assert (await refused(counters, asking(limit))).bound == limit
         assert await figures_of(counters, quota) == Figures(held=1)
+
+
+async def test_calls_under_way_count_against_a_quota_that_is_made_meanwhile(clock: Clock) -> None:
+    """They hold what the survey says of them, and their ends are counted once."""
+    early, late = requests(10), budget(20)
+    held: list[OpenHold] = []
+
+    async def survey(wanted: Sequence[QuotaAsk] | None) -> Survey:
+        return Survey({counter(late): 3}, held)
+
+    counters = LocalCounters(survey, clock=clock, wall_clock=clock.wall)
+    first = await admitted(counters, asking(early))
+    held += [OpenHold(first, "p", counter(late), 4, 0), OpenHold("elsewhere", "q", counter(late), 9, 0)]
+    await admitted(counters, asking(late))
+    assert await figures_of(counters, late) == Figures(3, 5, 0)
+    counters.settle(first, Spent(cost_nanos=2))
+    assert await figures_of(counters, late) == Figures(5, 1, 0)
+    await counters.close()

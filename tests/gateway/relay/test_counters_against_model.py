@@ -1,7 +1,7 @@
 """Counters beside a naive model: every call ever let in, in a list that is added up from end to end."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from accounts.caller import Quota, RateLimit
 from gateway.relay.counters import LocalCounters
+from gateway.relay.holdings import Survey
 from gateway.relay.limits import Admitted, Ask, Exceeded, Figures, QuotaAsk, RateAsk, Spent, rate_counter
 from tests.gateway.relay.counters_contract import KEY, TEAM, Clock, asking, counter, requests
 
@@ -35,8 +36,8 @@ BEFORE = {counter(QUOTAS[0]): 3 * USD + 7, counter(QUOTAS[3]): 2}
 """What the ledger says was spent."""
 
 
-async def load(wanted: Sequence[QuotaAsk]) -> Mapping[str, int]:
-    return {each.counter: BEFORE.get(each.counter, 0) for each in wanted}
+async def survey(wanted: Sequence[QuotaAsk] | None) -> Survey:
+    return Survey({each.counter: BEFORE.get(each.counter, 0) for each in wanted or ()})
 
 
 def at_once(answer: Coroutine[Any, Any, Answer]) -> Answer:
@@ -75,7 +76,7 @@ class CountersAgainstAList(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.counters = LocalCounters(load, clock=self.clock, wall_clock=self.clock.wall)
+        self.counters = LocalCounters(survey, clock=self.clock, wall_clock=self.clock.wall)
         self.calls: dict[str, Call] = {}
         first = asking(*QUOTAS, amount=0, call_id="first")
         asyncio.run(self.counters.admit(first))
@@ -261,7 +262,7 @@ def let_in(counters: LocalCounters, limit: RateLimit) -> bool:
 @given(st.integers(1, 8), st.lists(st.floats(0.0, 3.0) | st.sampled_from([0.0, 1.0, 60.0]), max_size=150))
 def test_no_minute_has_more_calls_than_the_limit(amount: int, steps: list[float]) -> None:
     clock, limit = Clock(), requests(amount)
-    counters = LocalCounters(load, clock=clock)
+    counters = LocalCounters(survey, clock=clock)
     moments = []
     for passes_s in steps:
         clock.advance(passes_s)
@@ -279,7 +280,7 @@ def test_a_limit_that_is_always_asked_lets_in_60_of_61(
     """Callers that come back as soon as they are told."""
     clock, limit = Clock(), requests(amount)
     clock.advance(begins_s)
-    counters = LocalCounters(load, clock=clock)
+    counters = LocalCounters(survey, clock=clock)
     begun_s, count, pauses = clock.now_s, 0, iter(steps)
     while clock.now_s < begun_s + 610.0:
         answer = counters.admit_now(asking(limit))
@@ -299,7 +300,7 @@ def test_calls_that_end_in_any_order_never_overshoot_a_hard_quota(
     """As long as none uses more than its worst case."""
     quota = QUOTAS[1]
     small = Quota(quota.id, quota.owner, "money", 100, "day", "UTC", True)
-    counters = LocalCounters(load, clock=Clock())
+    counters = LocalCounters(survey, clock=Clock())
     asyncio.run(counters.admit(asking(small, amount=0)))
     under_way: dict[str, int] = {}
     for worst in worst_cases:

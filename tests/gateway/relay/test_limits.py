@@ -124,6 +124,11 @@ def test_counters_are_named_for_what_they_count() -> None:
     )
 
 
+def test_a_quota_that_changes_its_kind_has_another_counter() -> None:
+    assert counter_of(quota(number=9), NOON_US)[0].startswith("q9:money:")
+    assert counter_of(quota(number=9, kind="tokens"), NOON_US)[0].startswith("q9:tokens:")
+
+
 def test_a_month_is_one_of_the_calendar() -> None:
     assert period_of("month", "Asia/Tokyo", us("Asia/Tokyo", 2028, 2, 29, 23, 59)) == (
         us("Asia/Tokyo", 2028, 2, 1),
@@ -367,6 +372,7 @@ def test_more_than_the_whole_quota_never_fits() -> None:
     of = quota(100)
 
     assert quota_retry_after(QuotaAsk(of, *_ask(of, 101)), 0, 0, NOON_US) == inf
+    assert quota_retry_after(QuotaAsk(of, *_ask(of, 100)), 1, 0, NOON_US) < inf
 
 
 def _ask(of: Quota, amount: int) -> tuple[str, int, int]:

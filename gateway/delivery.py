@@ -1,0 +1,264 @@
+"""Delivery of the outbox: mail, and messages to webhooks.
+
+    claim | send | note
+
+A message is claimed by one conditional UPDATE, so that of two deliverers one has it.
+One that dies between sending and noting leaves it to be sent again after LEASE:
+nothing is lost, and what may come twice carries an id that stays the same.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import smtplib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.mail import EmailMessage, get_connection
+from django.db import connection
+from django.db.models import Min, QuerySet
+from django.utils import timezone
+
+from accounts import notices, webhooks
+from accounts.models import Outbox
+from gateway.outgoing import NotPosted, post
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY = timedelta(minutes=1)
+LONGEST_RETRY = timedelta(hours=6)
+GIVEN_UP_AFTER = timedelta(days=3)
+"""Since it was written: older news is told by the pages."""
+LEASE = timedelta(minutes=5)
+"""Far longer than one sending takes, so that nobody else sends it meanwhile."""
+MOST_AT_ONCE = 8
+"""Places, each of which is sent one message at a time."""
+ROUND_S = 30.0
+"""One task at a time: the others wait for no longer than this and one sending."""
+MAIL_TIMEOUT_S = 10.0
+"""Of each step of the conversation with the mail server."""
+LONGEST_ERROR = 200
+
+Sender = Callable[[Outbox], None]
+"""Raises Unsent."""
+
+
+class Unsent(Exception):
+    """A message was not delivered; says why, in words that name no secret."""
+
+    def __init__(self, why: str, *, alone: bool = False, for_good: bool = False) -> None:
+        """`alone`: the next message to the same place may fare better. `for_good`: trying again cannot help."""
+        super().__init__(why)
+        self.alone, self.for_good = alone, for_good
+
+
+class Delivered(NamedTuple):
+    sent: int
+    unsent: int
+
+
+def deliver(
+    send: Sender | None = None, *, now: Callable[[], datetime] = timezone.now, round_s: float = ROUND_S
+) -> Delivered:
+    """Send what is due, the longest waiting first, until nothing is or the round is over.
+
+    May run in several processes at a time. Raises DatabaseError; then the rest waits for the next round.
+    """
+    ends_at_s = time.monotonic() + round_s
+    rounds = [Round(each, send or send_by_channel, now, ends_at_s) for each in _places(now())]
+    with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="delivery") as threads:
+        done = list(threads.map(Round.run, rounds))
+    return Delivered(sum(each.sent for each in done), sum(each.unsent for each in done))
+
+
+def retry_after(tries: int) -> timedelta:
+    """How long to wait after so many tries, at least one: a minute, doubled each time, six hours at most."""
+    doublings = min(tries - 1, 10)  # 2**10 minutes are more than the longest wait
+    return min(FIRST_RETRY * 2**doublings, LONGEST_RETRY)
+
+
+def message_id(message: Outbox) -> str:
+    """The same whenever it is sent, and no other message's, here or at another installation."""
+    origin = f"{settings.PUBLIC_URL}\n{message.dedupe}"
+    return "msg_" + hashlib.sha256(origin.encode()).hexdigest()[:32]
+
+
+class Round:
+    """One place (the mail server, or a webhook) that is sent what is due, one message after the other.
+
+    A place that fails rests for a minute with all that waits for it, so that it keeps nobody else waiting.
+    """
+
+    def __init__(
+        self, webhook_id: int | None, send: Sender, now: Callable[[], datetime], ends_at_s: float
+    ) -> None:
+        self._webhook_id, self._send, self._now, self._ends_at_s = webhook_id, send, now, ends_at_s
+        self._sent = self._unsent = 0
+
+    def __repr__(self) -> str:
+        place = "the mail server" if self._webhook_id is None else f"webhook {self._webhook_id}"
+        return f"<Round of {place}, {self._sent} sent, {self._unsent} unsent>"
+
+    def run(self) -> Delivered:
+        try:
+            while time.monotonic() < self._ends_at_s and self._deliver_next():
+                pass
+        finally:
+            connection.close()  # this thread's own
+        return Delivered(self._sent, self._unsent)
+
+    def _deliver_next(self) -> bool:
+        """Whether to go on with this place."""
+        message = self._claimed()
+        if message is None:
+            return False
+        try:
+            self._send(message)
+        except Unsent as why:
+            self._unsent += 1
+            _note_unsent(message, why, self._now())
+            if not why.alone:
+                self._rest()
+            return why.alone
+        self._sent += 1
+        _note_sent(message, self._now())
+        return True
+
+    def _due(self) -> QuerySet[Outbox]:
+        return _due(self._now()).filter(webhook=self._webhook_id).order_by("next_try_at", "pk")
+
+    def _claimed(self) -> Outbox | None:
+        """The first that is due and that no other deliverer has taken meanwhile."""
+        for message in self._due().select_related("webhook")[:MOST_AT_ONCE]:
+            if _as_it_was(message).update(tries=message.tries + 1, next_try_at=self._now() + LEASE):
+                message.tries += 1
+                return message
+        return None
+
+    def _rest(self) -> None:
+        self._due().order_by().update(next_try_at=self._now() + FIRST_RETRY)
+
+
+def send_by_channel(message: Outbox) -> None:
+    """Raises Unsent."""
+    if message.channel == "mail":
+        send_mail(message)
+    else:
+        send_to_webhook(message)
+
+
+def send_mail(message: Outbox) -> None:
+    """Raises Unsent."""
+    mail = EmailMessage(
+        f"Penstock: {message.subject}",
+        _text(message),
+        to=[message.email],
+        headers={"Message-ID": _mail_id(message), "Auto-Submitted": "auto-generated"},  # RFC 3834
+        connection=get_connection(timeout=MAIL_TIMEOUT_S),
+    )
+    try:
+        mail.send()
+    except (OSError, ValueError) as why:  # ValueError: an address that cannot be written to
+        raise _mail_unsent(why) from None
+
+
+def send_to_webhook(message: Outbox) -> None:
+    """Raises Unsent. What is switched off meanwhile waits, until it is switched on or the message given up."""
+    webhook = message.webhook
+    assert webhook is not None
+    if not webhook.enabled:
+        raise Unsent("the webhook is switched off")
+    body = payload(message)
+    headers = webhooks.signed(webhook, message_id(message), int(time.time()), body)
+    allow_private = settings.ENV.allow_private_upstreams
+    try:
+        status = asyncio.run(post(webhook.url, body, headers, allow_private=allow_private))
+    except NotPosted as why:
+        raise Unsent(str(why)) from None
+    if not 200 <= status < 300:
+        raise Unsent(f"it answered {status}")
+
+
+def payload(message: Outbox) -> bytes:
+    """As the Standard Webhooks specification wants it: type, timestamp of the event, data."""
+    data: dict[str, Any] = {**message.data, "subject": message.subject, "text": _text(message)}
+    told = {"type": message.event, "timestamp": message.created_at.astimezone(UTC).isoformat(), "data": data}
+    return json.dumps(told, ensure_ascii=False).encode()
+
+
+def _text(message: Outbox) -> str:
+    try:
+        return notices.text_of(message)
+    except notices.Unreadable as why:
+        raise Unsent(str(why), alone=True, for_good=True) from None
+
+
+def _mail_id(message: Outbox) -> str:
+    return f"<{message_id(message)}@{urlsplit(settings.PUBLIC_URL).hostname}>"
+
+
+def _mail_unsent(why: Exception) -> Unsent:
+    """What the server says beside its code is left out: some repeat what they were sent."""
+    if isinstance(why, smtplib.SMTPRecipientsRefused):
+        codes = sorted({str(code) for code, _ in why.recipients.values()})
+        return Unsent(f"the mail server refuses the address ({', '.join(codes)})", alone=True)
+    if isinstance(why, smtplib.SMTPDataError):
+        return Unsent(f"the mail server refuses the message ({why.smtp_code})", alone=True)
+    if isinstance(why, smtplib.SMTPResponseException):
+        return Unsent(f"the mail server answered {why.smtp_code}")
+    if isinstance(why, smtplib.SMTPException):
+        return Unsent(f"the mail server ended the conversation ({type(why).__name__})")
+    if isinstance(why, OSError):
+        return Unsent(f"the mail server cannot be reached ({why.strerror or type(why).__name__})")
+    return Unsent("the address cannot be written to", alone=True)
+
+
+def _due(now: datetime) -> QuerySet[Outbox]:
+    return Outbox.objects.filter(sent_at=None, given_up_at=None, next_try_at__lte=now)
+
+
+def _places(now: datetime) -> Sequence[int | None]:
+    """Where something is due, the longest waiting first: ids of webhooks, None for the mail server."""
+    places = _due(now).order_by().values("webhook").annotate(since=Min("next_try_at"))
+    return [each["webhook"] for each in places.order_by("since")]
+
+
+def _as_it_was(message: Outbox) -> QuerySet[Outbox]:
+    """Nothing, where somebody else took it since it was read."""
+    return Outbox.objects.filter(
+        pk=message.pk, tries=message.tries, next_try_at=message.next_try_at, sent_at=None, given_up_at=None
+    )
+
+
+def _note_sent(message: Outbox, at: datetime) -> None:
+    # Unconditional: that it was sent is true whoever claimed it meanwhile.
+    Outbox.objects.filter(pk=message.pk).update(sent_at=at, last_error="", **_forgotten(message))
+
+
+def _note_unsent(message: Outbox, why: Unsent, at: datetime) -> None:
+    """Try again later, or give up. A later claim is another's to note."""
+    own = Outbox.objects.filter(pk=message.pk, tries=message.tries, sent_at=None, given_up_at=None)
+    error = str(why)[:LONGEST_ERROR]
+    if not why.for_good and at - message.created_at < GIVEN_UP_AFTER:
+        own.update(next_try_at=at + retry_after(message.tries), last_error=error)
+    elif own.update(given_up_at=at, last_error=error, **_forgotten(message)):
+        log.warning(
+            "gave up after %d tries on message %d (%s) to %s: %s",
+            *(message.tries, message.pk, message.event, _place(message), error),
+        )
+
+
+def _forgotten(message: Outbox) -> dict[str, str]:
+    """The text of an invitation holds its link; nobody needs it any more."""
+    return {"text": ""} if notices.is_sealed(message) else {}
+
+
+def _place(message: Outbox) -> str:
+    """For the log, without the address: a webhook's may hold a secret."""
+    return "somebody by mail" if message.webhook_id is None else f"webhook {message.webhook_id}"

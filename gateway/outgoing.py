@@ -1,0 +1,136 @@
+"""Requests of our own to addresses that somebody wrote into a form: webhooks.
+
+Every address is checked as a provider's is, when its name is resolved and before a connection is made.
+What a program under our control carries to a provider goes by `relay/transports`, not here.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+import httpx2
+
+from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress
+from gateway.relay.transports.connecting import trust
+
+CONNECT_S = 5.0
+TOTAL_S = 10.0
+"""From the name's resolution to the answer's end."""
+MOST_READ_BYTES = 64 * 1024
+"""Of an answer: a receiver that says more is not listened to."""
+
+
+class NotPosted(Exception):
+    """No answer came, or none was asked for; says why in words that name neither the path nor a secret."""
+
+
+class PlainAddress(OSError):
+    """http:// would lead over the internet, where anybody on the way can read."""
+
+
+class CheckedTransport(httpx2.AsyncBaseTransport):
+    """httpx2's own, led to the addresses that were checked.
+
+    The certificate is still held to the name, and the name still stands in the Host header.
+    """
+
+    def __init__(self, trusted: ssl.SSLContext, *, allow_private: bool) -> None:
+        self._inner = httpx2.AsyncHTTPTransport(verify=trusted, trust_env=False)
+        self._resolver = CheckedResolver(allow_private=allow_private)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Try each address until one takes the connection. Raises OSError, httpx2.HTTPError."""
+        host = request.url.raw_host.decode("ascii")
+        addresses = await self._addresses(request.url, host)
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.handle_async_request(_towards(request, host, address))
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_towards(request, host, addresses[-1]))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def _addresses(self, url: httpx2.URL, host: str) -> list[str]:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        found = await self._resolver.resolve(host, port)
+        addresses = list(dict.fromkeys(each["host"] for each in found))
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no address")
+        # Notices tell of names and spending, and a signature hides nothing.
+        if url.scheme != "https" and any(ip_address(each).is_global for each in addresses):
+            raise PlainAddress(host)
+        return addresses
+
+
+async def post(url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool) -> int:
+    """The status that is answered to a JSON body; redirects are not followed. Raises NotPosted."""
+    transport = CheckedTransport(await trust(""), allow_private=allow_private)
+    try:
+        async with asyncio.timeout(TOTAL_S):
+            return await _post(transport, url, body, headers)
+    except (OSError, UnicodeError, httpx2.HTTPError, httpx2.InvalidURL) as why:
+        raise NotPosted(_reason(why)) from None
+
+
+async def _post(
+    transport: httpx2.AsyncBaseTransport, url: str, body: bytes, headers: Mapping[str, str]
+) -> int:
+    limits = httpx2.Timeout(TOTAL_S, connect=CONNECT_S)
+    own = {"content-type": "application/json", "user-agent": "Penstock", "accept-encoding": "identity"}
+    async with (
+        httpx2.AsyncClient(transport=transport, timeout=limits, trust_env=False) as client,
+        client.stream("POST", url, content=body, headers={**own, **headers}) as answer,
+    ):
+        await _hear_out(answer)
+        return answer.status_code
+
+
+async def _hear_out(answer: httpx2.Response) -> None:
+    """Some receivers count a connection that is closed in the middle of their answer as a failure."""
+    read = 0
+    async for chunk in answer.aiter_raw():
+        read += len(chunk)
+        if read > MOST_READ_BYTES:
+            return
+
+
+def _towards(request: httpx2.Request, host: str, address: str) -> httpx2.Request:
+    return httpx2.Request(
+        request.method,
+        request.url.copy_with(host=address),
+        headers=request.headers,
+        stream=request.stream,
+        extensions={**request.extensions, "sni_hostname": host},
+    )
+
+
+def _reason(why: Exception) -> str:
+    if isinstance(why, TimeoutError | httpx2.TimeoutException):
+        return f"there was no whole answer within {TOTAL_S:g} seconds"
+    if isinstance(why, ForbiddenAddress):
+        return "its name leads to an address where no webhook may be"
+    if isinstance(why, PlainAddress):
+        return "it is not on a private network: its address must begin with https://"
+    if isinstance(why, socket.gaierror):
+        return "its name was not found"
+    if isinstance(why, httpx2.InvalidURL | UnicodeError):
+        return "its address cannot be used"
+    if isinstance(why, httpx2.ConnectError):
+        return f"no connection could be made ({_cause(why)})"
+    return f"the connection broke off ({type(why).__name__})"
+
+
+def _cause(why: BaseException) -> str:
+    """The words of the first error that has some of the system's, or of TLS."""
+    each: BaseException | None = why
+    while each is not None:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate was not accepted: {each.verify_message}"
+        if isinstance(each, OSError) and each.strerror:
+            return each.strerror
+        each = each.__cause__ or each.__context__
+    return type(why).__name__
