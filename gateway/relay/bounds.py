@@ -18,6 +18,8 @@ from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.usage import BYTES_A_TOKEN
 
+MOST_LOGPROBS = 20
+"""As OpenAI has it."""
 WRITTEN = frozenset({"text", "refusal"})
 """Parts of a message whose tokens are no more than their bytes."""
 
@@ -58,6 +60,23 @@ def check(call: Call, route: Route) -> None:
             f"A call to the model '{route.model_name}' has at most {route.max_choices} choices here, "
             f"and this one asks for {call.choices}. Ask for fewer.",
             param="n",
+        )
+    if "top_logprobs" in call.fields:
+        _check_logprobs(call.fields["top_logprobs"])
+
+
+def _check_logprobs(raw: Raw) -> None:
+    """They cost no tokens, and make an answer many times as large."""
+    try:
+        wanted = msgspec.json.decode(raw, type=int | None)
+    except msgspec.DecodeError:
+        raise InvalidCall(
+            "'top_logprobs' must be a whole number.", param="top_logprobs", code="invalid_type"
+        ) from None
+    if wanted is not None and wanted > MOST_LOGPROBS:
+        raise ParameterTooLarge(
+            f"'top_logprobs' is at most {MOST_LOGPROBS}, and this call asks for {wanted}.",
+            param="top_logprobs",
         )
 
 

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from accounts.caller import Caller, Owner, Quota, RateLimit
 from gateway import errors
 from gateway.ledger.sweeper import read
@@ -216,3 +218,32 @@ async def test_nothing_is_held_for_a_call_whose_journal_is_full(
         home.journal.broken = True
         assert isinstance((await home.carry(call_to())).error, errors.JournalFull)
         assert await figures(home) == before
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": f"tool_{each}", "description": "x" * 500}} for each in range(40)
+]
+
+
+@pytest.mark.parametrize(
+    "amplified",
+    [
+        {"n": 16},
+        {"max_tokens": 5000},
+        {"tools": TOOLS},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a" * 5000, "schema": {}}}},
+        {"prediction": {"type": "content", "content": "x" * 5000}},
+    ],
+    ids=lambda each: next(iter(each)),
+)
+async def test_what_makes_a_call_dearer_is_held_before_it_goes(
+    upstream: RunningSimulator, tmp_path: Path, amplified: dict[str, Any]
+) -> None:
+    fields = {"max_tokens": 20, **amplified}
+    plain = await worst_case(upstream, tmp_path / "plain", call_to(max_tokens=20))
+    async with home_of(tmp_path / "amplified", limited(DAY), target(upstream)) as home:
+        client = await home.carry(call_to(**fields))
+        [opened] = [each for each in read(home.journal.folder) if isinstance(each, Opened)]
+    assert client.error is None
+    assert opened.holds[0].amount > 5 * plain
+    assert home.books.entry.cost_nanos <= opened.holds[0].amount

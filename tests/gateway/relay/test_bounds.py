@@ -52,13 +52,15 @@ def test_the_bound_is_for_each_choice():
         ({"max_tokens": 101}, "max_tokens"),
         ({"max_completion_tokens": 101}, "max_completion_tokens"),
         ({"n": 5}, "n"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ],
 )
 def test_a_call_that_asks_for_more_than_its_route_allows_is_refused(fields, param):
     with pytest.raises(ParameterTooLarge) as why:
         bounds.check(call_of(**fields), route(max_tokens=100, max_choices=4))
     assert (why.value.status, why.value.param) == (400, param)
-    bounds.check(call_of(max_tokens=100, n=4), route(max_tokens=100, max_choices=4))
+    most = call_of(max_tokens=100, n=4, logprobs=True, top_logprobs=20)
+    bounds.check(most, route(max_tokens=100, max_choices=4))
 
 
 def test_a_call_without_a_bound_gets_the_routes():
