@@ -1,15 +1,24 @@
 """News for people and programs: written to the outbox with what they tell of, delivered by a task."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db.models import Q
+from django.urls import reverse
 from django.utils import timezone
 
 from accounts.models import ApiKey, Invitation, Membership, Outbox, Team, User, Webhook
 
 LONGEST_SUBJECT = 200
+SEALED = {"sealed": True}
+"""The data of a message whose text is encrypted."""
+
+
+class Unreadable(Exception):
+    """A sealed text was encrypted under a key that CREDENTIAL_KEYS no longer has."""
 
 
 def tell(
@@ -21,17 +30,22 @@ def tell(
     text: str,
     data: Mapping[str, Any],
     dedupe: str,
+    also: Iterable[User] = (),
 ) -> int:
     """Tell the team's owners by mail, and its webhooks and those of every team, in the caller's transaction.
 
     Without a team: the administrators, and the webhooks of every team.
-    The same `dedupe` is told once to each address, whoever asks and how often.
+    `also` are others in the team whom it concerns; who has left it or is switched off is not told.
+    The text is given a link to the key's page or the team's.
+    The same `dedupe`, of at most 170 characters, is told once to each address, whoever asks and how often.
     Gives the number of messages written now.
     """
-    said = _about(team, key) | dict(data)
+    url = _page(team, key)
+    said = _about(team, key) | dict(data) | {"url": url}
+    text = f"{text.rstrip()}\n\n{url}\n"
     mails = [
         _row(event, subject, text, said, f"{dedupe}:user:{user.pk}", channel="mail", email=user.email)
-        for user in _people(team)
+        for user in _people(team, also)
     ]
     hooks = [
         _row(event, subject, text, said, f"{dedupe}:webhook:{hook.pk}", channel="webhook", webhook=hook)
@@ -46,18 +60,59 @@ def mail(email: str, subject: str, text: str, event: str, dedupe: str) -> int:
 
 
 def invite(invitation: Invitation, token: str) -> int:
-    """Mail the link of an invitation to its address."""
-    team = invitation.team
-    link = f"{settings.PUBLIC_URL}/invitations/{token}/"
+    """Mail the link of an invitation to its address.
+
+    The text is sealed, and forgotten once it is sent: whoever has the link has the place in the team.
+    """
+    subject, text = f"Your invitation to {invitation.team.name}", _invitation_text(invitation, token)
+    dedupe = f"invitation:{invitation.pk}"
+    to = {"channel": "mail", "email": invitation.email}
+    return _write([_row("invitation.made", subject, _seal(text), SEALED, dedupe, **to)])
+
+
+def text_of(message: Outbox) -> str:
+    """Its text in clear. Raises Unreadable."""
+    if not is_sealed(message):
+        return message.text
+    try:
+        return _box().decrypt(message.text.encode()).decode()
+    except InvalidToken:
+        raise Unreadable(
+            "its text was encrypted under a key that CREDENTIAL_KEYS no longer has: tell it anew"
+        ) from None
+
+
+def is_sealed(message: Outbox) -> bool:
+    """Whether its text is encrypted, and is to be forgotten when there is no more use for it."""
+    return bool(message.data == SEALED)
+
+
+def moment(at: datetime) -> str:
+    """As mail tells it: `22 November 2026, 14:05 UTC`."""
+    return f"{at:%-d %B %Y, %H:%M} UTC"
+
+
+def link(name: str, *args: object) -> str:
+    """The address of a page, from outside."""
+    return f"{settings.PUBLIC_URL}{reverse(name, args=args)}"
+
+
+def _invitation_text(invitation: Invitation, token: str) -> str:
     by = invitation.created_by.email if invitation.created_by else "An administrator"
     role = invitation.get_role_display().lower()
-    text = (
-        f"{by} invites you to the team {team.name} on Penstock, as {role}.\n\n"
-        f"{link}\n\n"
-        f"The link is good until {invitation.expires_at:%d %B %Y, %H:%M} UTC and works once.\n"
+    return (
+        f"{by} invites you to the team {invitation.team.name} on Penstock, as {role}.\n\n"
+        f"{link('invitation', token)}\n\n"
+        f"The link is good until {moment(invitation.expires_at)} and works once.\n"
     )
-    subject = f"Your invitation to {team.name}"
-    return mail(invitation.email, subject, text, "invitation.made", f"invitation:{invitation.pk}")
+
+
+def _seal(text: str) -> str:
+    return _box().encrypt(text.encode()).decode()
+
+
+def _box() -> MultiFernet:
+    return MultiFernet([Fernet(each) for each in settings.CREDENTIAL_KEYS])
 
 
 def _about(team: Team | None, key: ApiKey | None) -> dict[str, Any]:
@@ -68,11 +123,18 @@ def _about(team: Team | None, key: ApiKey | None) -> dict[str, Any]:
     }
 
 
-def _people(team: Team | None) -> Iterable[User]:
+def _page(team: Team | None, key: ApiKey | None) -> str:
+    if key is not None:
+        return link("key", key.pk)
+    return link("live") if team is None else link("team", team.slug)
+
+
+def _people(team: Team | None, also: Iterable[User]) -> Iterable[User]:
     if team is None:
         return User.objects.filter(is_superuser=True, is_active=True).order_by("pk")
-    owning = Q(memberships__team=team, memberships__role=Membership.Role.OWNER)
-    return User.objects.filter(owning, is_active=True).order_by("pk")
+    concerned = Q(role=Membership.Role.OWNER) | Q(user__in=[each.pk for each in also])
+    told = Membership.objects.filter(concerned, team=team)
+    return User.objects.filter(pk__in=told.values("user"), is_active=True).order_by("pk")
 
 
 def _webhooks(team: Team | None) -> Iterable[Webhook]:

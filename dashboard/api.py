@@ -141,7 +141,8 @@ for _router in (people, teams, keys, limits, webhooks, audit, upstream):
 
 @api.exception_handler(HttpError)
 def _told(request: HttpRequest, why: HttpError) -> HttpResponse:
-    answer = problem(why.status_code, why.message)
+    is_no_json = why.status_code == 400  # django-ninja's word for it is no sentence
+    answer = problem(why.status_code, "The body is no JSON that can be read." if is_no_json else why.message)
     if why.status_code == 401:
         answer["WWW-Authenticate"] = 'Bearer realm="Penstock"'
     return answer

@@ -1,6 +1,7 @@
-"""What makes an open socket close: rights that changed, a sign-out, a changed password."""
+"""What makes an open socket close: rights that changed, a sign-out, a changed password.
+And what pages of the room below show of what is served."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,24 @@ class DashboardConfig(AppConfig):
         rights_changed.connect(_rights_changed)
         user_logged_out.connect(_logged_out)
         post_save.connect(_user_saved, sender="accounts.User")
+        _tell_pages_what_is_served()
+
+
+def _tell_pages_what_is_served() -> None:
+    from accounts import served
+    from gateway import queries
+
+    served.install(queries.model_names, _used_of)
+
+
+def _used_of(quota_ids: Sequence[int]) -> Mapping[int, Any]:
+    """As far as it can be known here and now."""
+    from gateway import standing
+
+    try:
+        return standing.figures(quota_ids)
+    except standing.NotKnown:
+        return {}
 
 
 def _rights_changed(user_id: int, **_: Any) -> None:
@@ -32,10 +51,17 @@ def _rights_changed(user_id: int, **_: Any) -> None:
 
 def _logged_out(user: Any, **_: Any) -> None:
     if user is not None:  # signed out already
-        _rights_changed(user.pk)
+        _say_so(user.pk)
+
+
+def _say_so(user_id: int) -> None:
+    """To this process and, where Redis is shared, to the others."""
+    from accounts.signals import rights_changed
+
+    rights_changed.send(sender=None, user_id=user_id)
 
 
 def _user_saved(instance: Any, created: bool, update_fields: Collection[str] | None = None, **_: Any) -> None:
     """A new password or a switched-off account throws out whoever is in, also a thief."""
     if not created and (update_fields is None or not SIGNED_IN.issuperset(update_fields)):
-        transaction.on_commit(partial(_rights_changed, instance.pk))
+        transaction.on_commit(partial(_say_so, instance.pk))

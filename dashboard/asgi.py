@@ -11,6 +11,7 @@ from django.core.asgi import get_asgi_application
 
 pages = get_asgi_application()
 
+from dashboard import problems  # noqa: E402
 from dashboard.companion import Live  # noqa: E402
 from dashboard.consumers import websocket_application  # noqa: E402
 from gateway import edge, health, metrics  # noqa: E402
@@ -54,6 +55,19 @@ async def pages_alone(scope: Scope, receive: Receive, send: Send) -> None:
         await application(scope, receive, send)
 
 
+async def calls_alone(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same without pages and sockets, for `up --role relay`; its calls are on others' live pages. ASGI 3."""
+    gateway.role = "relay"
+    kind = scope["type"]
+    if kind == "http" and scope["path"] not in (*health.PATHS, metrics.PATH):
+        assert gateway.relay is not None
+        await gateway.relay(scope, receive, send)
+    elif kind == "websocket":
+        await send({"type": "websocket.close", "code": 4404})
+    else:
+        await application(scope, receive, send)
+
+
 def _is_call(path: str) -> bool:
     return path.startswith("/v1/") or path == "/v1"
 
@@ -78,11 +92,27 @@ async def _page(scope: Scope, receive: Receive, send: Send) -> None:
         async with asyncio.timeout(settings.ENV.body_timeout_s):
             body = await _form(receive)
     except InvalidCall as why:
-        await Reply(send, time.monotonic).error(why)
+        await _refuse(scope, send, why)
     except TimeoutError:
-        await Reply(send, time.monotonic).error(edge.slow_body(settings.ENV.body_timeout_s))
+        await _refuse(scope, send, edge.slow_body(settings.ENV.body_timeout_s))
     else:
         await pages(dict(scope), _once_more(body, receive), send)  # type: ignore[arg-type]
+
+
+async def _refuse(scope: Scope, send: Send, why: InvalidCall) -> None:
+    """In the shape that whoever asked knows."""
+    if not scope["path"].startswith(problems.PREFIX):
+        await Reply(send, time.monotonic).error(why)
+        return
+    body = problems.body(why.status, why.message)
+    headers = [
+        (b"content-type", problems.MEDIA_TYPE.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        *why.headers(),
+    ]
+    await send({"type": "http.response.start", "status": why.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def _form(receive: Receive) -> bytes:

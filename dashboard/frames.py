@@ -4,10 +4,13 @@ Pure: values and `now` in, values out. Needs no event loop, no database and no s
 Durations are whole microseconds, moments whole seconds since the Unix epoch, money whole nano-units.
 """
 
+import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil, log
+
+import msgspec
 
 from gateway.relay.records import Settled
 
@@ -261,6 +264,121 @@ class Fold:
         if now_s < self._next_s - SMALL_STEP_S:
             return self._next_s, self._next_s + 1
         return max(self._next_s, now_s - KEPT_S), max(self._next_s, now_s)
+
+
+class _PackedNumbers(msgspec.Struct, array_like=True):
+    """Numbers of one team and route, as they travel."""
+
+    team_id: int
+    route: str
+    counts: list[int]
+    latency: Histogram
+    first_token: Histogram
+    refusals: list[tuple[int, str, int]]
+
+
+class _PackedFrame(msgspec.Struct, array_like=True):
+    at_s: int
+    numbers: list[_PackedNumbers]
+    latest: dict[int, list[Settled]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_PackedFrame).decode
+
+
+def packed(frame: Frame) -> bytes:
+    """A frame as it travels to other processes. A call's attempts stay at home: no page shows them."""
+    numbers = [_pack(key, each) for key, each in frame.numbers.items()]
+    latest = {
+        team_id: [msgspec.structs.replace(call, attempts=()) for call in calls]
+        for team_id, calls in frame.latest.items()
+    }
+    return zlib.compress(_encode(_PackedFrame(frame.at_s, numbers, latest)), 1)
+
+
+def _pack(key: Key, numbers: Numbers) -> _PackedNumbers:
+    refusals = [(key_id, code, count) for (key_id, code), count in numbers.refusals.items()]
+    return _PackedNumbers(*key, numbers.counts, numbers.latency, numbers.first_token, refusals)
+
+
+def unpacked(data: bytes) -> Frame:
+    """What `packed` made. Raises ValueError where another release packed it otherwise."""
+    try:
+        read = _decode(zlib.decompress(data))
+    except zlib.error as why:
+        raise ValueError(f"not a packed frame: {why}") from None
+    frame = Frame(read.at_s)
+    for each in read.numbers:
+        if len(each.counts) != len(COUNTS):
+            raise ValueError(f"a frame counts {len(each.counts)} things, not {len(COUNTS)}")
+        numbers = frame.numbers[each.team_id, each.route] = Numbers()
+        numbers.counts, numbers.latency, numbers.first_token = each.counts, each.latency, each.first_token
+        numbers.refusals = {(key_id, code): count for key_id, code, count in each.refusals}
+    for team_id, calls in read.latest.items():
+        frame.latest[team_id] = deque(calls, maxlen=LATEST_A_SECOND)
+    return frame
+
+
+class Gatherer:
+    """Adds up the frames of several processes, and hands out each second once, when it is closed.
+
+    Told the same things in the same order, any two of them hand out the same frames,
+    so that a page may go on with another process where it left off.
+    A frame that comes when its second was handed out goes into the next one, so that nothing is lost.
+    Does not decide when a second is closed.
+    """
+
+    def __init__(self, begins_s: int) -> None:
+        """What happened before that second is not this one's to tell."""
+        self.closed_s = begins_s - 1
+        """The newest second that was handed out."""
+        self._begins_s = begins_s
+        self._open: dict[int, Frame] = {}
+        self._newest: dict[str, int] = {}
+        """The newest second that was heard of each process that publishes."""
+        self._left: dict[str, int] = {}
+        """The same of those that publish no more."""
+
+    def heard(self, process: str, frame: Frame, *, is_last: bool = False) -> None:
+        """A process's frame; one that was heard before changes nothing."""
+        if frame.at_s <= self.newest_of(process):
+            return
+        self._newest[process] = frame.at_s
+        if is_last:
+            self._left[process] = self._newest.pop(process)
+        if frame.at_s >= self._begins_s:
+            at_s = max(frame.at_s, self.closed_s + 1)
+            self._open.setdefault(at_s, Frame(at_s)).merge(frame)
+
+    def newest_of(self, process: str) -> int:
+        """The newest second that was heard of a process; 0: none ever was."""
+        return self._newest.get(process, self._left.get(process, 0))
+
+    def complete_s(self, serving: Collection[str]) -> int:
+        """The newest second of which every process that publishes and still serves was heard."""
+        newest = [at_s for process, at_s in self._newest.items() if process in serving]
+        return max(self.closed_s, min(newest, default=self.closed_s))
+
+    def awaited(self, at_s: int, serving: Collection[str]) -> list[str]:
+        """Who serves and publishes, and was not heard of that second."""
+        return sorted(
+            process for process, newest in self._newest.items() if newest < at_s and process in serving
+        )
+
+    def close(self, at_s: int) -> list[Frame]:
+        """Every second up to this one that was not handed out, oldest first, at most `KEPT_S` of them."""
+        first_s = max(self.closed_s + 1, at_s - KEPT_S + 1)
+        frames = [self._open.pop(second, Frame(second)) for second in range(first_s, at_s + 1)]
+        self.closed_s = max(self.closed_s, at_s)
+        self._open = {second: each for second, each in self._open.items() if second > self.closed_s}
+        for known in (self._newest, self._left):
+            for process in [each for each, newest in known.items() if newest < at_s - KEPT_S]:
+                del known[process]
+        return frames
+
+    def __repr__(self) -> str:
+        return f"<Gatherer up to {self.closed_s}, {len(self._newest)} processes, {len(self._open)} open>"
 
 
 class _Window:

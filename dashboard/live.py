@@ -175,7 +175,10 @@ class Hub:
 
     def __init__(self) -> None:
         self.run_id = uuid4().hex
+        """Of whoever makes the frames; several processes that add up the same ones share it."""
         self.last_id = 0
+        self.missing: tuple[str, ...] = ()
+        """What the newest frame lacks, in words: a process that was not heard, or Redis."""
         self._trailing = Trailing()
         self._channels: dict[int, _Channel] = {}
         self._sockets: set[Socket] = set()
@@ -194,8 +197,9 @@ class Hub:
     def __len__(self) -> int:
         return len(self._sockets)
 
-    def publish(self, frame: Frame) -> None:
+    def publish(self, frame: Frame, missing: tuple[str, ...] = ()) -> None:
         """Encode one second for every team that was busy in the trailing minute, and offer it around."""
+        self.missing = missing
         rows = self._trailing.advance(frame)
         self.last_id = frame.at_s
         tails = {team_id: self._keep(frame, team_id, routes) for team_id, routes in rows.items()}
@@ -203,6 +207,14 @@ class Hub:
             channel.forget(frame.at_s - KEPT_S + 1)
         self._channels = {team_id: each for team_id, each in self._channels.items() if each.frames}
         self._offer(frame.at_s, tails)
+
+    def wait(self, missing: tuple[str, ...]) -> None:
+        """There is no frame yet, and why: said to every page, which else takes its line for dead."""
+        self.missing = missing
+        message = f'{{"kind":"waiting","missing":{_json(missing)}}}'
+        for socket in self._sockets:
+            if socket.team_id is not None:
+                socket.offer(self.last_id, message)
 
     def _keep(self, frame: Frame, team_id: int, routes: dict[str, Row]) -> str:
         total = routes.pop(TOTAL)
@@ -215,12 +227,13 @@ class Hub:
 
     def _offer(self, frame_id: int, tails: dict[int, str]) -> None:
         messages: dict[int, str] = {}
+        head = f'"kind":"frame","id":{frame_id},"missing":{_json(self.missing)}'
         for socket in self._sockets:
             if socket.team_id is None:
                 continue
             if socket.team_id not in messages:
                 tail = tails.get(socket.team_id, '"frame":null,"calls":[]')
-                messages[socket.team_id] = f'{{"kind":"frame","id":{frame_id},{tail}}}'
+                messages[socket.team_id] = f"{{{head},{tail}}}"
             socket.offer(frame_id, messages[socket.team_id])
 
     def snapshot(self, team_id: int, since: int = 0, *, full: bool = True) -> str:
@@ -229,6 +242,7 @@ class Hub:
             full = True  # there would be a hole
         frames, calls = self._channels.get(team_id, _Channel()).since(0 if full else since)
         head = f'"kind":"snapshot","run":"{self.run_id}","id":{self.last_id},"full":{_json(full)}'
+        head += f',"missing":{_json(self.missing)}'
         return f'{{{head},"frames":[{frames}],"calls":[{calls}]}}'
 
     def close_user(self, user_id: int | None) -> None:
@@ -240,6 +254,10 @@ class Hub:
     def close_all(self) -> None:
         """The server is going away. May be called from any thread."""
         self._soon(lambda socket: True, GOING_AWAY, "The server is restarting.")
+
+    def recheck_all(self) -> None:
+        """Every page comes back, and its rights are read again. May be called from any thread."""
+        self._soon(lambda socket: True, GOING_AWAY, "Come back: your rights may have changed.")
 
     def _soon(self, chosen: Callable[[Socket], bool], code: int, reason: str) -> None:
         def close() -> None:
@@ -263,16 +281,20 @@ def _refusals(frame: Frame, team_id: int) -> dict[str, int]:
     return codes
 
 
-async def run(fold: Fold, hub: Hub, stop: asyncio.Event) -> None:
-    """Publish each second soon after it is over, until `stop`; then close every socket."""
+def show(hub: Hub, frame: Frame, missing: tuple[str, ...] = ()) -> None:
+    """Publish a second; if that fails, say so and live on."""
+    try:
+        hub.publish(frame, missing)
+    except Exception:  # the clock of every page: one second may fail, the next must come
+        log.exception("The frame of second %d was not published.", frame.at_s)
+
+
+async def run(fold: Fold, publish: Callable[[Frame], None], stop: asyncio.Event) -> None:
+    """Publish each second soon after it is over, until `stop`."""
     while not await _stopped_within(_until_next_second(time.time()), stop):
         for frame in fold.tick(int(time.time())):
-            try:
-                hub.publish(frame)
-            except Exception:  # the clock of every page: one second may fail, the next must come
-                log.exception("The frame of second %d was not published.", frame.at_s)
+            publish(frame)
             await asyncio.sleep(0)  # a long history is published without holding up a call
-    hub.close_all()
 
 
 def _until_next_second(now_s: float) -> float:
@@ -349,3 +371,9 @@ def close_sockets_of(user_id: int | None) -> None:
     """Close a person's sockets, or everybody's, in this process at once. May be called from any thread."""
     if _current is not None:
         _current.close_user(user_id)
+
+
+def recheck_sockets() -> None:
+    """Make every socket of this process come back and show its rights. May be called from any thread."""
+    if _current is not None:
+        _current.recheck_all()

@@ -149,7 +149,7 @@ ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "Penstock: "
 # Guesses are held off by the address they come from: ten wrong passwords a minute, whoever is meant.
 # A person's own limit is far above it, so that a stranger's few wrong guesses lock nobody out.
-ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,100/300s/key"}
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,100/300s/key", "invitation": "30/m/ip"}
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 900
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]

@@ -3,7 +3,6 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from accounts import views as accounts
 from dashboard import views
 from dashboard.api import api
 
@@ -11,8 +10,8 @@ urlpatterns = [
     path("", views.live, name="live"),
     path("keys/", include("accounts.urls.keys")),
     path("teams/", include("accounts.urls.teams")),
-    path("account/", accounts.account, name="account"),
-    path("accounts/email/", accounts.not_here),  # an address is changed by an administrator
+    path("account/", include("accounts.urls.account")),
+    path("", include("accounts.urls.others")),
     path("accounts/", include("allauth.urls")),
     path("api/", api.urls),
     path("admin/", admin.site.urls),

@@ -1,6 +1,7 @@
 """The relay alone as a server, for a machine that does nothing else: `granian gateway.asgi:application`."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import django
@@ -13,6 +14,7 @@ from django.conf import settings  # noqa: E402
 from gateway import health, metrics  # noqa: E402
 from gateway.endpoints import Receive, Scope, Send  # noqa: E402
 from gateway.lifespan import Gateway, lifespan  # noqa: E402
+from gateway.peers import Peers  # noqa: E402
 from gateway.relay.records import Settled  # noqa: E402
 
 
@@ -32,8 +34,14 @@ class Nobody:
     def rights_changed(self, user_id: int, /) -> None:
         """Nobody sees anything here."""
 
-    async def open(self) -> None:
+    async def open(self, peers: Peers, /, *, publishes: bool) -> None:
         """Nothing to open."""
+
+    def adopted(self, process: str, found: Iterable[Settled], /) -> None:
+        """Nobody shows them."""
+
+    def drain(self) -> None:
+        """Nobody to send away."""
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -8,7 +8,7 @@ nothing is lost, and what may come twice carries an id that stays the same.
 """
 
 import asyncio
-import hashlib
+import hmac
 import json
 import logging
 import smtplib
@@ -37,6 +37,8 @@ GIVEN_UP_AFTER = timedelta(days=3)
 """Since it was written: older news is told by the pages."""
 LEASE = timedelta(minutes=5)
 """Far longer than one sending takes, so that nobody else sends it meanwhile."""
+MOST_TRIES = 1000
+"""More than fit into three days: only a message that ends whoever sends it comes so far."""
 MOST_AT_ONCE = 8
 """Places, each of which is sent one message at a time."""
 ROUND_S = 30.0
@@ -53,7 +55,10 @@ class Unsent(Exception):
     """A message was not delivered; says why, in words that name no secret."""
 
     def __init__(self, why: str, *, alone: bool = False, for_good: bool = False) -> None:
-        """`alone`: the next message to the same place may fare better. `for_good`: trying again cannot help."""
+        """`alone`: the next message to the same place may fare better.
+
+        `for_good`: trying again cannot help.
+        """
         super().__init__(why)
         self.alone, self.for_good = alone, for_good
 
@@ -80,13 +85,13 @@ def deliver(
 def retry_after(tries: int) -> timedelta:
     """How long to wait after so many tries, at least one: a minute, doubled each time, six hours at most."""
     doublings = min(tries - 1, 10)  # 2**10 minutes are more than the longest wait
-    return min(FIRST_RETRY * 2**doublings, LONGEST_RETRY)
+    return min(FIRST_RETRY * (1 << doublings), LONGEST_RETRY)
 
 
 def message_id(message: Outbox) -> str:
     """The same whenever it is sent, and no other message's, here or at another installation."""
-    origin = f"{settings.PUBLIC_URL}\n{message.dedupe}"
-    return "msg_" + hashlib.sha256(origin.encode()).hexdigest()[:32]
+    named = f"penstock: id of a message\n{message.dedupe}"
+    return "msg_" + hmac.digest(settings.SECRET_KEY.encode(), named.encode(), "sha256").hex()[:32]
 
 
 class Round:
@@ -119,6 +124,8 @@ class Round:
         if message is None:
             return False
         try:
+            if message.tries > MOST_TRIES:
+                raise Unsent("no try came to an end", alone=True, for_good=True)
             self._send(message)
         except Unsent as why:
             self._unsent += 1
@@ -169,7 +176,7 @@ def send_mail(message: Outbox) -> None:
 
 
 def send_to_webhook(message: Outbox) -> None:
-    """Raises Unsent. What is switched off meanwhile waits, until it is switched on or the message given up."""
+    """Raises Unsent. One that was switched off meanwhile is tried again: it may be switched on in time."""
     webhook = message.webhook
     assert webhook is not None
     if not webhook.enabled:
@@ -242,8 +249,8 @@ def _note_sent(message: Outbox, at: datetime) -> None:
 
 
 def _note_unsent(message: Outbox, why: Unsent, at: datetime) -> None:
-    """Try again later, or give up. A later claim is another's to note."""
-    own = Outbox.objects.filter(pk=message.pk, tries=message.tries, sent_at=None, given_up_at=None)
+    """Try again later, or give up. Where somebody claimed it meanwhile, its outcome is theirs to note."""
+    own = Outbox.objects.filter(pk=message.pk, tries=message.tries)
     error = str(why)[:LONGEST_ERROR]
     if not why.for_good and at - message.created_at < GIVEN_UP_AFTER:
         own.update(next_try_at=at + retry_after(message.tries), last_error=error)

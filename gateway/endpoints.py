@@ -30,7 +30,7 @@ from gateway.relay.call import new_call_id, understand
 from gateway.relay.catalog import Route
 from gateway.relay.lifeline import NEVER, Cut, Lifeline, Lifelines
 from gateway.relay.limits import Standing
-from gateway.relay.pipeline import Relay, stopping
+from gateway.relay.pipeline import Relay, cut_before_it_began, stopping
 from gateway.relay.ports import Keys, Routes
 
 log = logging.getLogger(__name__)
@@ -202,6 +202,9 @@ class RelayApplication:
         except asyncio.CancelledError:
             if line.cut is None:
                 raise
+            if not reply.begun and (told := cut_before_it_began(line.cut)):
+                line.recover()
+                await reply.error(told)
         except Exception:  # the outermost edge: a client gets an answer, never a traceback
             log.exception("a call failed for a reason of our own")
             if not reply.begun:

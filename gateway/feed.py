@@ -30,7 +30,7 @@ BREAKERS: Final = "pst:breakers"
 SOMETHING: Final = -1
 """A change whose number is not known: messages may have been missed."""
 EVERYBODY: Final = 0
-"""Somebody's rights may have changed: messages may have been missed. No user has this id."""
+"""Anybody's rights may have changed: everybody's did, or messages were missed. No user has this id."""
 PAUSE_S: Final = 0.5
 """Between two tries to reach Redis; jittered, so that not all processes come back at the same moment."""
 PING_S: Final = 1.0
@@ -50,9 +50,9 @@ class Changed(Struct, frozen=True, tag="changed"):
 
 
 class RightsChanged(Struct, frozen=True, tag="rights"):
-    """What a person may see changed; None: what everybody may."""
+    """What a person may see changed, or what everybody may."""
 
-    user_id: int | None
+    user_id: int
     origin: str
 
 
@@ -99,7 +99,8 @@ class Publisher:
         self._publish(Changed(number, self._origin()))
 
     def rights_changed(self, user_id: int | None) -> None:
-        self._publish(RightsChanged(user_id, self._origin()))
+        """None: everybody's."""
+        self._publish(RightsChanged(EVERYBODY if user_id is None else user_id, self._origin()))
 
     def close(self) -> None:
         self._client.close()
@@ -131,11 +132,11 @@ class Feed:
         url: str,
         heard: Callable[[int], None],
         *,
-        rights: Callable[[int | None], None] = ignore,
+        rights: Callable[[int], None] = ignore,
         told: Callable[[int, Change], object] | None = None,
         origin: Callable[[], str] = this_process,
     ) -> None:
-        """`heard` is given a change's number, or SOMETHING; `rights` a user's id, None or EVERYBODY;
+        """`heard` is given a change's number, or SOMETHING; `rights` a user's id, or EVERYBODY;
         `told` a target's id and what its breaker did in another process."""
         self._url, self._origin = url, origin
         self._heard, self._rights, self._told = heard, rights, told

@@ -10,7 +10,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from gateway.ledger.sweeper import sweep, tell_nobody
 from gateway.ledger.writer import Writer, book
 from gateway.meter import Meter
 from gateway.news import DatabaseNews, SharedNews
-from gateway.peers import Role
+from gateway.peers import Peers, Role
 from gateway.relay import limits, tokenizer
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
@@ -40,6 +40,7 @@ from gateway.relay.call import new_call_id
 from gateway.relay.lifeline import Cut, Lifelines
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change, Listener, Transport
+from gateway.relay.records import Settled
 from gateway.relay.targets import Targets, TargetState
 from gateway.relay.transports.choice import Transports
 from gateway.services import WrongCurrency, check_currency
@@ -68,7 +69,14 @@ class Companion(Protocol):
     @property
     def listener(self) -> Listener: ...
 
-    async def open(self) -> None: ...
+    async def open(self, peers: Peers, /, *, publishes: bool) -> None:
+        """`publishes`: calls end in this process."""
+
+    def adopted(self, process: str, found: Iterable[Settled], /) -> None:
+        """How a dead process's calls ended. In the writer's thread."""
+
+    def drain(self) -> None:
+        """Pages go elsewhere; records still come until the close."""
 
     async def close(self) -> None: ...
 
@@ -113,12 +121,14 @@ class Gateway:
         self._stack.callback(threads.shutdown)
         self._shared = shared = self._share(process, root)
         await asyncio.to_thread(self._read_what_is_there, root, shared)
+        await shared.peers.open()
+        self._stack.push_async_callback(shared.peers.close)
         if self.role != "pages":
             await self._serve_calls(root / process, keys, shared)
+        else:
+            await self.companion.open(shared.peers, publishes=False)
         await shared.open()
         self._stack.push_async_callback(shared.close)
-        if self.role == "pages":
-            await self.companion.open()
         changed.connect(self._changed_here)
         leaving.connect(self.retire)
         self._let_figures_be_asked(shared)
@@ -130,8 +140,8 @@ class Gateway:
 
     async def _serve_calls(self, folder: Path, keys: Authenticator, shared: Shared) -> None:
         self._journal = journal = self._open_journal(folder)
-        await self.companion.open()
-        self._writer = Writer(journal, folder.parent, adopted=shared.adopted)
+        await self.companion.open(shared.peers, publishes=True)
+        self._writer = Writer(journal, folder.parent, adopted=self._adopted)
         self._writer.start()
         self.relay = await self._build(journal, keys, shared)
 
@@ -149,6 +159,12 @@ class Gateway:
             divided=self._divided,
             figures=None if self.role == "pages" else self._own_figures,
         )
+
+    def _adopted(self, process: str, found: list[Settled]) -> None:
+        """A dead process's calls are on the books. In the writer's thread. Raises Unavailable."""
+        assert self._shared is not None
+        self._shared.adopted(process, found)
+        self.companion.adopted(process, found)
 
     def _heard_of_change(self, number: int) -> None:
         """Another process changed something: its keys are asked for again before the rest is read."""
@@ -372,13 +388,13 @@ class Gateway:
         if self.relay is not None:
             self.relay.draining = True
             self._start(self._end_streams(settings.ENV.drain_s))
-        self._start(self.companion.close())
+        self.companion.drain()
 
     def retire(self, **_: object) -> None:
         """Others take new connections from now on; what comes on ours is carried until DRAIN_S is over."""
         if self.relay is not None:
             self._start(self._end_streams(settings.ENV.drain_s))
-        self._start(self.companion.close())
+        self.companion.drain()
 
     async def _end_streams(self, drain_s: float) -> None:
         assert self.relay is not None

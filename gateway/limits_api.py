@@ -276,5 +276,5 @@ def _used(quota_ids: Iterable[int]) -> Mapping[int, Figures]:
     """As far as it can be known here and now."""
     try:
         return standing.figures(list(quota_ids))
-    except (standing.NoRelayHere, TimeoutError):
+    except standing.NotKnown:
         return {}

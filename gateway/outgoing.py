@@ -5,14 +5,14 @@ What a program under our control carries to a provider goes by `relay/transports
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 import httpx2
 
-from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress
+from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress, check
 from gateway.relay.transports.connecting import trust
 
 CONNECT_S = 5.0
@@ -61,32 +61,37 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "no address")
         # Notices tell of names and spending, and a signature hides nothing.
-        if url.scheme != "https" and any(ip_address(each).is_global for each in addresses):
+        if url.scheme != "https" and not all(_is_private(host, each) for each in addresses):
             raise PlainAddress(host)
         return addresses
 
 
-async def post(url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool) -> int:
+async def post(
+    url: str, body: bytes, headers: Mapping[str, str], *, allow_private: bool, total_s: float = TOTAL_S
+) -> int:
     """The status that is answered to a JSON body; redirects are not followed. Raises NotPosted."""
     transport = CheckedTransport(await trust(""), allow_private=allow_private)
     try:
-        async with asyncio.timeout(TOTAL_S):
+        async with asyncio.timeout(total_s):
             return await _post(transport, url, body, headers)
     except (OSError, UnicodeError, httpx2.HTTPError, httpx2.InvalidURL) as why:
         raise NotPosted(_reason(why)) from None
 
 
-async def _post(
-    transport: httpx2.AsyncBaseTransport, url: str, body: bytes, headers: Mapping[str, str]
-) -> int:
-    limits = httpx2.Timeout(TOTAL_S, connect=CONNECT_S)
+async def _post(transport: CheckedTransport, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """Without httpx2's client, which logs every address whole: a webhook's may hold a secret."""
     own = {"content-type": "application/json", "user-agent": "Penstock", "accept-encoding": "identity"}
-    async with (
-        httpx2.AsyncClient(transport=transport, timeout=limits, trust_env=False) as client,
-        client.stream("POST", url, content=body, headers={**own, **headers}) as answer,
-    ):
-        await _hear_out(answer)
-        return answer.status_code
+    limits = httpx2.Timeout(None, connect=CONNECT_S)  # the rest is bounded by the deadline of all
+    request = httpx2.Request(
+        "POST", url, content=body, headers={**own, **headers}, extensions={"timeout": limits.as_dict()}
+    )
+    async with transport:
+        answer = await transport.handle_async_request(request)
+        try:
+            await _hear_out(answer)
+        finally:
+            await answer.aclose()
+    return answer.status_code
 
 
 async def _hear_out(answer: httpx2.Response) -> None:
@@ -96,6 +101,14 @@ async def _hear_out(answer: httpx2.Response) -> None:
         read += len(chunk)
         if read > MOST_READ_BYTES:
             return
+
+
+def _is_private(host: str, address: str) -> bool:
+    try:
+        check(host, address, allow_private=False)
+    except ForbiddenAddress:
+        return True
+    return False
 
 
 def _towards(request: httpx2.Request, host: str, address: str) -> httpx2.Request:
@@ -110,7 +123,7 @@ def _towards(request: httpx2.Request, host: str, address: str) -> httpx2.Request
 
 def _reason(why: Exception) -> str:
     if isinstance(why, TimeoutError | httpx2.TimeoutException):
-        return f"there was no whole answer within {TOTAL_S:g} seconds"
+        return "no connection or no whole answer came in time"
     if isinstance(why, ForbiddenAddress):
         return "its name leads to an address where no webhook may be"
     if isinstance(why, PlainAddress):
@@ -130,7 +143,9 @@ def _cause(why: BaseException) -> str:
     while each is not None:
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate was not accepted: {each.verify_message}"
-        if isinstance(each, OSError) and each.strerror:
-            return each.strerror
+        if isinstance(each, ssl.SSLError):
+            return f"no TLS: {each.reason}"
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno)
         each = each.__cause__ or each.__context__
     return type(why).__name__

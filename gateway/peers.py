@@ -107,8 +107,8 @@ class Peers:
         return self._leads and self._clock() - self._renewed_at < LEADS_S
 
     async def open(self) -> None:
-        """On return this process is known to the others, unless Redis is away."""
-        if self._client is not None:
+        """On return this process is known to the others, unless Redis is away. A second time does nothing."""
+        if self._client is not None and self._beating is None:
             await self._beat()
             self._beating = asyncio.get_running_loop().create_task(self._keep_beating())
 

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from django.db import DatabaseError
+
+from gateway.errors import Unavailable
 from gateway.relay.limits import Figures
 
 Ask = Callable[[Sequence[int]], Mapping[int, Figures]]
 """Of each quota in its present period, by its id, as far as they are known.
 
-Called from threads other than the relay's. Raises TimeoutError."""
+Called from threads other than the relay's. Raises TimeoutError, errors.Unavailable, DatabaseError."""
 
 _ask: Ask | None = None
 
 
-class NoRelayHere(Exception):
-    """This process serves no calls, so it counts nothing."""
+class NotKnown(Exception):
+    """This process serves no calls, so it counts nothing; or the counters do not answer."""
 
 
 def install(ask: Ask | None) -> None:
@@ -23,7 +26,10 @@ def install(ask: Ask | None) -> None:
 
 
 def figures(quota_ids: Sequence[int]) -> Mapping[int, Figures]:
-    """Raises NoRelayHere, and TimeoutError where the counters do not say in time."""
+    """Raises NotKnown."""
     if _ask is None:
-        raise NoRelayHere
-    return _ask(quota_ids)
+        raise NotKnown("no relay is here")
+    try:
+        return _ask(quota_ids)
+    except (TimeoutError, Unavailable, DatabaseError) as why:
+        raise NotKnown(str(why)) from why

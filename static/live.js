@@ -227,6 +227,15 @@ const drawConnection = () => {
   [element.textContent, element.className] = [CONNECTION[shown][0], `badge ${CONNECTION[shown][1]}`];
 };
 
+// What the figures lack: a process that was not heard in time, or Redis, and then all that it carries.
+
+const drawMissing = (missing) => {
+  const notice = byId("missing");
+  notice.hidden = !missing.length;
+  if (missing.includes("Redis")) notice.textContent = "Redis is away: the charts stand still, and fill the gap when it is back.";
+  else notice.textContent = `Without the figures of ${missing.join(", ")}, which come late or not at all.`;
+};
+
 const PAUSE = "M2 1h3v10H2zM7 1h3v10H7z";
 const RESUME = "M2.5 1l8 5-8 5z";
 const pause = byId("pause");
@@ -253,6 +262,7 @@ const feed = new Feed(
   {
     message: (message) => {
       store.take(message);
+      drawMissing(message.missing);
       page.dataset.received = store.lastId;
       drawPause();
       if (!pausedAt) draw();

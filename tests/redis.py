@@ -1,11 +1,9 @@
 """A real Redis for tests, on a Unix socket of its own; may be killed, frozen and started again."""
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +44,6 @@ class RunningRedis:
                 *("--save", "", "--appendonly", "no", "--dir", str(self.folder)),
             ],
             stdout=subprocess.DEVNULL,
-            stderr=sys.stderr,
         )
         eventually(self._answers, what="Redis's start")
 
@@ -66,11 +63,11 @@ class RunningRedis:
 
     def freeze(self) -> None:
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)  # not to one that was killed
 
 
 @contextlib.contextmanager

@@ -63,6 +63,8 @@ class Served:
     """Fields that every target gets before the first start."""
     args: tuple[str, ...] = ()
     """What `up` is called with."""
+    out: str = "out.txt"
+    """Where it prints; two on one VAR_DIR print apart."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     printed: str = ""
@@ -78,11 +80,16 @@ class Served:
 
     def start(self) -> None:
         """Returns when calls are served."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Returns at once."""
         self.var_dir.mkdir(parents=True, exist_ok=True)
         environ = self._environ()
         if self.targets:
             self.configure(**self.targets)
-        out = (self.var_dir / "out.txt").open("w")
+        out = self._out().open("w")
         err = (self.var_dir / "err.txt").open("a")
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "up", *self.args],
@@ -95,9 +102,15 @@ class Served:
         )
         out.close()
         err.close()
+
+    def wait(self) -> None:
+        """Until calls are served."""
         eventually(self._is_ready, START_S, "the gateway's start")
-        self.printed = (self.var_dir / "out.txt").read_text()
+        self.printed = self._out().read_text()
         self._note_key(self.printed)
+
+    def _out(self) -> Path:
+        return self.var_dir / self.out
 
     def _environ(self) -> dict[str, str]:
         return {
@@ -202,14 +215,18 @@ def _descendants(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def serve(
-    var_dir: Path, targets: Mapping[str, Any] | None = None, args: tuple[str, ...] = (), **environ: str
+    var_dir: Path,
+    targets: Mapping[str, Any] | None = None,
+    args: tuple[str, ...] = (),
+    out: str = "out.txt",
+    **environ: str,
 ) -> Iterator[Served]:
     """A started gateway; whatever is left of it at the end is killed.
 
     `targets` are settings that every target gets, under their names in `gateway.models.Target`.
-    `args` are those of `up`.
+    `args` are those of `up`; `out` is the file in VAR_DIR to which it prints.
     """
-    running = Served(var_dir, environ, targets or {}, args)
+    running = Served(var_dir, environ, targets or {}, args, out)
     try:
         running.start()
         yield running

@@ -75,6 +75,7 @@ class SessionAuth(AuthBase):
     openapi_type = "apiKey"
     openapi_in = "cookie"
     openapi_name = settings.SESSION_COOKIE_NAME
+    csrf = True  # the page of the documentation then sends the token along
     openapi_description = "The session of a person who is signed in. Changes need the header `X-CSRFToken`."
 
     def __call__(self, request: HttpRequest) -> Access:

@@ -49,7 +49,11 @@ def rename_team(team: Team, name: str) -> Team:
         if Team.objects.filter(name__iexact=name).exclude(pk=team.pk).exists():
             raise NameTaken(f"There is a team called {name} already.")
         team.name = name
-        team.save(update_fields=["name"])
+        try:
+            with transaction.atomic():
+                team.save(update_fields=["name"])
+        except IntegrityError:
+            raise NameTaken(f"Another team took the name {name} at the same moment.") from None
         if name != before:
             audit.record("team.renamed", team, team=team, before={"name": before}, after={"name": name})
         note_change()

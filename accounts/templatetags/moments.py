@@ -14,3 +14,9 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
     if now - moment < timedelta(minutes=1):
         return "just now"
     return f"{timesince(moment, now)} ago"
+
+
+@register.filter
+def lasting(left: timedelta) -> str:
+    """A length of time in its largest unit but one, as in “23 hours, 59 minutes”."""
+    return timesince(timezone.now() - left) if left >= timedelta(minutes=1) else "less than a minute"

@@ -173,6 +173,17 @@ async def _to_its_end(answer: Answer) -> None:
             continue
 
 
+def cut_before_it_began(cut: Cut) -> errors.GatewayError | None:
+    """What a client is told whose call was ended from outside before it was let in; None: nobody is there."""
+    if cut is Cut.REVOKED:
+        return errors.InvalidApiKey()
+    if cut is Cut.STOPPING:
+        return stopping()
+    if cut.is_timeout:
+        return errors.Overloaded("The call's deadline passed before it could be let in. Try again later.")
+    return None
+
+
 def stopping() -> errors.Overloaded:
     """What a client is told while the gateway stops."""
     return errors.Overloaded("The gateway is stopping. Try again in a moment.")

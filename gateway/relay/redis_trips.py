@@ -31,6 +31,8 @@ PROBE_LASTS_S: Final = 5.0
 BATCH: Final = 256
 """Calls a round trip: Redis does nothing else meanwhile, some milliseconds."""
 ENDS_BATCH: Final = 512
+LAST_LOOK: Final = 4
+"""The last so many-th part of Redis's time begins anew where this process was late."""
 ENDS_KEPT: Final = 100_000
 """Ends that wait while Redis is away; some 30 MB. Beyond that the comparison with the ledger corrects."""
 FENCE_S: Final = 3 * DAY_S
@@ -226,7 +228,8 @@ class RoundTrips:
             return
         self._sent = sent
         assert self._loop is not None
-        self._timer = self._loop.call_later(self._patience(sent), self._late)
+        last_look_s = self._timeout_s / LAST_LOOK
+        self._timer = self._loop.call_later(self._patience(sent) - last_look_s, self._last_look)
         self._link.send(self._commands(sent))
 
     def _some_asks(self) -> list[Waiting]:
@@ -242,7 +245,7 @@ class RoundTrips:
         assert self._loop is not None
         if not sent.asks:
             return self._timeout_s
-        return max(self._timeout_s / 4, sent.asks[0].until - self._loop.time())
+        return max(self._timeout_s / 2, sent.asks[0].until - self._loop.time())
 
     def _commands(self, sent: "Sent") -> list[Command]:
         found: list[Command] = []
@@ -278,6 +281,12 @@ class RoundTrips:
             self._flush()
 
     # While Redis is away
+
+    def _last_look(self) -> None:
+        """Where this process was late itself, the answer may be there and nobody has read it:
+        a loop may run what is due before it reads. So it turns once more."""
+        assert self._loop is not None
+        self._timer = self._loop.call_later(self._timeout_s / LAST_LOOK, self._late)
 
     def _late(self) -> None:
         self._go_away(f"it did not answer within {self._timeout_s:g} s")

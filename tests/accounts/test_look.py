@@ -19,6 +19,7 @@ TEXT = [(ink, surface) for ink in ("ink", "ink-soft", "ink-faint") for surface i
 SHAPES = [
     *((f"series-{number}", "surface-raised") for number in range(1, 9)),
     ("line-strong", "surface-raised"),
+    *((gauge, "surface-sunken") for gauge in ("accent", "warn", "bad")),
 ]
 
 

@@ -104,13 +104,13 @@ class TestListOfKeys:
             "vera": (False, False, False),
         }
 
-    def test_takes_seven_queries_however_many_keys(self, as_, team, alice, django_assert_num_queries):
+    def test_takes_eight_queries_however_many_keys(self, as_, team, alice, django_assert_num_queries):
         other = services.create_team("Billing", alice)
         for number in range(10):
             services.create_key(team, f"key {number}", alice)
             services.create_key(other, f"key {number}", alice)
         client = as_(alice)
-        with django_assert_num_queries(7):  # session, reader, teams, roles, keys, secrets, simulated?
+        with django_assert_num_queries(8):  # session, reader, teams, roles, keys, secrets, programs, banner
             client.get("/keys/")
 
     def test_escapes_names(self, as_, team, alice):
@@ -264,9 +264,10 @@ class TestTeams:
         with django_assert_num_queries(5):  # session, reader, teams with counts, roles, simulated?
             client.get("/teams/")
 
-    def test_show_their_members_in_six_queries(self, as_, team, alice, django_assert_num_queries):
+    def test_are_shown_in_ten_queries(self, as_, team, alice, django_assert_num_queries):
         client = as_(alice)
-        with django_assert_num_queries(6):  # session, reader, team, role, simulated?, members
+        # session, reader, team, role, members, invitations, rate limits, quotas, webhooks, simulated?
+        with django_assert_num_queries(10):
             page = text_of(client.get("/teams/search/"))
         assert all(f"{name}@example.com" in page for name in ("alice", "bob", "vera"))
 
@@ -279,7 +280,7 @@ class TestTeams:
         assert "Search" not in text_of(client.get("/teams/"))
 
     def test_show_forms_to_owners_only(self, as_, team, alice, bob):
-        assert "Add somebody" in text_of(as_(alice).get("/teams/search/"))
+        assert "Invite somebody" in text_of(as_(alice).get("/teams/search/"))
         assert "<select" not in text_of(as_(bob).get("/teams/search/"))
 
     def test_take_in_somebody_who_has_an_account(self, as_, team, alice, charlie):

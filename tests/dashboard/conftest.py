@@ -16,7 +16,7 @@ from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from accounts.models import ApiKey, Membership, Team, User
 from dashboard import live
 from dashboard.consumers import websocket_application
-from dashboard.frames import Fold
+from dashboard.frames import Fold, Frame
 from gateway.relay.records import Settled
 from tests.served import eventually, free_port
 
@@ -70,6 +70,8 @@ class Site:
         self.fold = Fold()
         self.hub: live.Hub | None = None
         self.sockets_refused = False
+        self.missing: tuple[str, ...] = ()
+        """What frames lack from now on."""
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application,
@@ -102,11 +104,15 @@ class Site:
         self.hub, stop = live.Hub(), asyncio.Event()
         await asyncio.to_thread(live.load_history, self.fold, datetime.now(UTC))
         live.install(self.hub)
-        ticking = asyncio.create_task(live.run(self.fold, self.hub, stop))
+        ticking = asyncio.create_task(live.run(self.fold, self._publish, stop))
         await self._server.serve()
         live.install(None)
         stop.set()
         await ticking
+        self.hub.close_all()
+
+    def _publish(self, frame: Frame) -> None:
+        self.hub.publish(frame, self.missing)
 
     async def _application(self, scope, receive, send) -> None:
         if scope["type"] == "http":

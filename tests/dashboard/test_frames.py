@@ -1,6 +1,7 @@
 """Frames are final once they are out, add up to the calls, and know their percentiles within 1 %."""
 
 import random
+import zlib
 from collections import Counter
 from math import ceil
 
@@ -17,9 +18,12 @@ from dashboard.frames import (
     TOTAL,
     Fold,
     Frame,
+    Gatherer,
     Trailing,
     bucket_of,
+    packed,
     percentiles,
+    unpacked,
     value_of,
 )
 from gateway.relay.records import Settled, Usage
@@ -266,3 +270,133 @@ def test_a_quiet_second_still_says_how_the_last_minute_was():
     assert row[: len(COUNTS)] == [0] * len(COUNTS)
     assert row[len(COUNTS)] == pytest.approx(400_000, rel=0.01)
     assert trailing.advance(Frame(NOW + 60)) == {}
+
+
+# ---- several processes ----
+
+
+def frame_of(second, *calls, refused=()):
+    frame = Frame(second)
+    for call in calls:
+        frame.add(call)
+    for team_id, key_id, route, code in refused:
+        frame.refuse(team_id, key_id, route, code)
+    return frame
+
+
+def calls_of(frame):
+    return sum(numbers["calls"] for numbers in frame.numbers.values())
+
+
+def test_a_frame_survives_the_way_to_another_process():
+    sent = frame_of(
+        NOW,
+        settled(NOW, latency_us=123_456, first_token_us=7_000, cost_nanos=5),
+        settled(NOW, team_id=2, route="o3", outcome="abandoned"),
+        refused=[(1, 7, "gpt-4o", "overloaded")],
+    )
+    come = unpacked(packed(sent))
+
+    assert come.at_s == sent.at_s
+    assert come.numbers.keys() == sent.numbers.keys()
+    for key, numbers in sent.numbers.items():
+        for fact in ("counts", "latency", "first_token", "refusals"):
+            assert getattr(come.numbers[key], fact) == getattr(numbers, fact)
+    assert [call.call_id for call in come.latest[1]] == [call.call_id for call in sent.latest[1]]
+    assert come.latest[1].maxlen == LATEST_A_SECOND
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"of next year", zlib.compress(b"\x01"), zlib.compress(b"\x93\x01\x90")]
+)
+def test_what_is_no_frame_is_said_to_be_none(data):
+    with pytest.raises(ValueError):
+        unpacked(data)
+
+
+def test_frames_of_several_processes_add_up_by_the_second():
+    gatherer = Gatherer(NOW)
+    for second in (NOW, NOW + 1):
+        for process in "abc":
+            gatherer.heard(process, frame_of(second, settled(second)))
+
+    assert [(each.at_s, calls_of(each)) for each in gatherer.close(NOW + 1)] == [(NOW, 3), (NOW + 1, 3)]
+
+
+def test_a_frame_that_comes_twice_counts_once():
+    gatherer = Gatherer(NOW)
+    for _ in range(2):
+        gatherer.heard("a", frame_of(NOW, settled(NOW)))
+
+    assert [calls_of(each) for each in gatherer.close(NOW)] == [1]
+
+
+def test_a_frame_that_comes_late_goes_into_the_next():
+    gatherer = Gatherer(NOW)
+    gatherer.close(NOW + 5)
+    gatherer.heard("a", frame_of(NOW, settled(NOW)))
+    gatherer.heard("a", frame_of(NOW + 1, settled(NOW + 1)))
+
+    assert [(each.at_s, calls_of(each)) for each in gatherer.close(NOW + 6)] == [(NOW + 6, 2)]
+
+
+def test_what_was_before_the_beginning_is_somebody_elses_to_tell():
+    gatherer = Gatherer(NOW)
+    gatherer.heard("a", frame_of(NOW - 1, settled(NOW - 1)))
+
+    assert [calls_of(each) for each in gatherer.close(NOW)] == [0]
+    assert gatherer.newest_of("a") == NOW - 1
+
+
+def test_a_second_is_complete_when_all_that_publish_and_serve_were_heard():
+    gatherer = Gatherer(NOW)
+    gatherer.heard("a", Frame(NOW + 3))
+    gatherer.heard("b", Frame(NOW + 1))
+    gatherer.heard("dead", Frame(NOW))
+
+    assert gatherer.complete_s(["a", "b", "starting"]) == NOW + 1
+    assert gatherer.awaited(NOW + 3, ["a", "b", "starting"]) == ["b"]
+    assert gatherer.awaited(NOW + 1, ["a", "b", "starting"]) == []
+
+
+def test_nobody_is_waited_for_where_nobody_publishes():
+    gatherer = Gatherer(NOW)
+
+    assert gatherer.complete_s(["a"]) == NOW - 1
+    assert gatherer.awaited(NOW, ["a"]) == []
+
+
+def test_who_said_that_it_leaves_is_not_awaited_and_its_last_frame_counts_once():
+    gatherer = Gatherer(NOW)
+    for _ in range(2):
+        gatherer.heard("a", frame_of(NOW, settled(NOW)), is_last=True)
+
+    assert gatherer.awaited(NOW + 1, ["a"]) == []
+    assert [calls_of(each) for each in gatherer.close(NOW + 1)] == [1, 0]
+
+
+def test_a_second_is_handed_out_once_and_a_long_gap_is_bounded():
+    gatherer = Gatherer(NOW)
+    gatherer.heard("a", frame_of(NOW, settled(NOW)))
+    assert len(gatherer.close(NOW)) == 1
+    assert gatherer.close(NOW) == []
+    assert gatherer.close(NOW - 5) == []
+
+    assert len(gatherer.close(NOW + 10 * KEPT_S)) == KEPT_S
+    assert gatherer.newest_of("a") == 0, "forgotten"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=60), st.data())
+def test_in_whatever_order_frames_and_closings_come_each_call_is_counted_once(sent, data):
+    """Against the plain count: every frame that is newer than its process's last is one call."""
+    gatherer, shown, newest, counted = Gatherer(NOW), 0, {}, 0
+    for process, offset in sent:
+        gatherer.heard(process, frame_of(NOW + offset, settled(NOW + offset)))
+        if offset > newest.get(process, -1):
+            newest[process] = offset
+            counted += 1
+        if data.draw(st.booleans()):
+            shown += sum(map(calls_of, gatherer.close(NOW + data.draw(st.integers(0, 20)))))
+    shown += sum(map(calls_of, gatherer.close(NOW + 50)))
+
+    assert shown == counted

@@ -9,6 +9,7 @@ import pytest
 
 from dashboard import live
 from dashboard.frames import ALL, COUNTS, KEPT_S, TRAILING_S, Fold, Frame
+from dashboard.gathering import Alone
 from gateway.models import Entry
 from tests.dashboard.records import settled
 
@@ -131,7 +132,7 @@ async def test_an_idle_team_hears_that_the_second_has_passed(hub):
     await take(socket)
     publish(hub, NOW)
 
-    assert await take(socket) == [{"kind": "frame", "id": NOW, "frame": None, "calls": []}]
+    assert await take(socket) == [{"kind": "frame", "id": NOW, "missing": [], "frame": None, "calls": []}]
 
 
 async def test_refused_calls_are_in_the_frame_by_reason(hub):
@@ -176,33 +177,62 @@ async def test_a_change_of_rights_closes_the_sockets_of_that_person_only(hub):
     assert bobs.closing is None
 
 
-async def test_the_ticker_publishes_each_second_and_closes_the_sockets_at_the_end(hub):
+async def test_the_ticker_publishes_each_second(hub):
     fold, stop = Fold(), asyncio.Event()
     socket = watching(hub)
-    ticking = asyncio.create_task(live.run(fold, hub, stop))
+    ticking = asyncio.create_task(live.run(fold, hub.publish, stop))
     fold.add(settled(time.time()))
     first, second = (await take(socket, 3))[1:]
     stop.set()
     await ticking
-    await asyncio.sleep(0)
 
     assert second["id"] == first["id"] + 1
+
+
+async def test_at_the_end_every_socket_closes(hub):
+    socket = watching(hub)
+    await asyncio.to_thread(hub.close_all)
+    await asyncio.sleep(0)  # one turn, for what the other thread handed over
+
     assert socket.closing == (live.GOING_AWAY, "The server is restarting.")
+
+
+async def test_a_change_of_anybodys_rights_makes_every_page_come_back(hub):
+    socket = watching(hub)
+    await asyncio.to_thread(hub.recheck_all)
+    await asyncio.sleep(0)  # one turn, for what the other thread handed over
+
+    assert socket.closing == (live.GOING_AWAY, "Come back: your rights may have changed.")
+
+
+async def test_pages_are_told_what_is_missing_and_that_there_is_no_frame_yet(hub):
+    socket = watching(hub)
+    await take(socket)
+    frame = Frame(NOW)
+    frame.add(settled(NOW))
+    hub.publish(frame, ("process 7",))
+    hub.wait(("Redis",))
+
+    published, waiting = await take(socket, 2)
+    assert (published["missing"], published["id"]) == (["process 7"], NOW)
+    assert waiting == {"kind": "waiting", "missing": ["Redis"]}
+    (snapshot,) = await take(watching(hub))
+    assert (snapshot["missing"], ids(snapshot)) == (["Redis"], [NOW])
 
 
 async def test_the_ticker_survives_a_second_that_cannot_be_published(caplog):
     class Stumbling(live.Hub):
         stumbled = False
 
-        def publish(self, frame):
+        def publish(self, frame, missing=()):
             if not self.stumbled:
                 self.stumbled = True
                 raise ValueError("once")
-            super().publish(frame)
+            super().publish(frame, missing)
 
     hub, stop = Stumbling(), asyncio.Event()
     socket = watching(hub)
-    ticking = asyncio.create_task(live.run(Fold(), hub, stop))
+    ticking = asyncio.create_task(live.run(Fold(), Alone(hub).publish, stop))
     messages = await take(socket, 2)
     stop.set()
     await ticking

@@ -66,6 +66,21 @@ async def test_the_page_waits_for_the_first_call_and_then_shows_it(site, browser
     assert complaints == []
 
 
+async def test_the_page_names_what_its_figures_lack(site, browser, session, team, api_key):
+    page, complaints = await signed_in(browser, site.origin, session)
+    await page.goto(site.origin)
+    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(page.locator("#missing")).to_be_hidden()
+
+    site.missing = ("process 7",)
+    await expect(page.locator("#missing")).to_contain_text("Without the figures of process 7")
+    site.missing = ("Redis",)
+    await expect(page.locator("#missing")).to_contain_text("Redis is away")
+    site.missing = ()
+    await expect(page.locator("#missing")).to_be_hidden()
+    assert complaints == []
+
+
 async def test_the_figures_are_the_sums_of_the_calls(site, browser, session, team, api_key):
     page, complaints = await signed_in(browser, site.origin, session)
     site.happened(*calls_of(team, api_key, 30))

@@ -51,6 +51,7 @@ def a_provider(**others):
 def a_route(*targets, **others):
     form = {"model_name": "gpt-4o", "aliases": "", "unpriced": "refused", "enabled": "on"}
     form |= {"overflow": "refuse", "overflow_route": "", "timeout_s": "", "hang_up_drain_s": "0"}
+    form |= {"max_tokens": 100_000, "usual_max_tokens": 1000, "max_choices": 8}
     form |= {"targets-TOTAL_FORMS": len(targets), "targets-INITIAL_FORMS": 0}
     for number, each in enumerate(targets):
         form |= {f"targets-{number}-{name}": value for name, value in each.items()}
@@ -327,7 +328,7 @@ def a_whole_target(target, **others):
     """What a target's own page sends."""
     form = {"route": target.route_id, "provider": target.provider_id, "upstream_model": target.upstream_model}
     form |= {name: getattr(target, name) for name in services.TARGET_SETTINGS} | {"enabled": "on"}
-    form |= {"parameters": "", "context_window": "", "http2": ""}
+    form |= {"parameters": "", "context_window": "", "media_tokens": "", "http2": ""}
     return form | others
 
 

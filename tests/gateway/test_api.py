@@ -506,7 +506,7 @@ def test_from_nothing_to_a_priced_target(api, ada):
     secret = reveal(Credential.objects.get(), settings.CREDENTIAL_KEYS, {})
     assert secret.value == "sk-kept"
     [found] = read().routes["gpt4o"].targets
-    assert (found.upstream_model, found.target_id) == ("gpt-4o-2024", target["id"])
+    assert (found.upstream_model, found.id) == ("gpt-4o-2024", target["id"])
     assert (Price.objects.get().cached_input_nanos, priced.json()["valid_from"]) == (
         2500,
         "2023-12-31T23:00:00Z",

@@ -18,6 +18,7 @@ from gateway.relay.catalog import Catalog, Route, Target
 from gateway.relay.lifeline import Cut
 from gateway.simulator import Fault, Step
 from tests.gateway.relay.carried import ALICE, Routes, house
+from tests.soon import soon
 
 LARGEST = 1000
 GOOD = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -289,6 +290,21 @@ async def test_a_stop_that_comes_in_the_middle_is_told(application, home, upstre
         await running
     assert (client.status, client.error["code"]) == (503, "overloaded")
     assert home.books.entry.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("cut", "status", "code"), [(Cut.REVOKED, 401, "invalid_api_key"), (Cut.STOPPING, 503, "overloaded")]
+)
+async def test_a_call_that_is_cut_before_it_was_let_in_is_told(application, home, cut, status, code):
+    client = Silent()
+    running = asyncio.create_task(application(head(), client.receive, client.send))
+    await soon(lambda: client.asked > 1, "the wait for its body")
+    home.lines.cut_all(cut)
+    async with asyncio.timeout(5):
+        await running
+    assert (client.status, client.error["code"]) == (status, code)
+    assert home.books.entries == []
+    assert home.lines.lines == set()
 
 
 async def test_model_names_are_those_with_targets_aliases_included(application):

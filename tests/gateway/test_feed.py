@@ -17,7 +17,7 @@ from tests.redis import RunningRedis, running_redis
 from tests.soon import soon
 
 NOW_US = time.time_ns() // 1000
-OPENED = Change(NOW_US, "closed", "open", "5 failures in a row", NOW_US + 60_000_000)
+OPENED = Change(NOW_US, "closed", "open", "5 failures in a row", NOW_US + 3600_000_000)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ async def test_news_waits_for_redis_and_only_the_newest_of_a_target(
     one, other = await listening(), await listening()
     redis_server.kill()
     await soon(lambda: other.feed.away, "that Redis is missed")
-    later = Change(NOW_US, "half_open", "open", "the probe failed", NOW_US + 120_000_000)
+    later = Change(NOW_US, "half_open", "open", "the probe failed", NOW_US + 7200_000_000)
     for change in (OPENED, later):
         one.feed.tell(7, change)
     redis_server.start()
@@ -211,8 +211,8 @@ def test_news_grow_stale() -> None:
     now_s = NOW_US / 1_000_000
     closed = Change(NOW_US, "half_open", "closed", "the probe succeeded")
 
-    assert is_fresh(OPENED, now_s + 59)
-    assert not is_fresh(OPENED, now_s + 61)
+    assert is_fresh(OPENED, now_s + 3599)
+    assert not is_fresh(OPENED, now_s + 3601)
     assert is_fresh(closed, now_s + 4)
     assert not is_fresh(closed, now_s + 6)
 

@@ -51,7 +51,7 @@ ROLES = {"all": "calls and pages", "relay": "calls", "pages": "pages", "worker":
 """What the workers of each role serve; `worker` has none, and does background tasks alone."""
 TARGETS = {
     "all": "dashboard.asgi:application",
-    "relay": "gateway.asgi:application",
+    "relay": "dashboard.asgi:calls_alone",
     "pages": "dashboard.asgi:pages_alone",
 }
 TASKS_STOP_S = 10
@@ -85,6 +85,7 @@ class Command(BaseCommand):
 def _up(role: str) -> None:
     env = settings.ENV
     os.umask(0o077)  # what is written under VAR_DIR is nobody else's to read
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a start is as good as a rolling restart
     if role == "worker":
         _work(_tasks())
         return

@@ -190,7 +190,7 @@ class TestSeveralProcesses:
         limit = requests(100)
         two = [await machine.process("one"), await machine.process("two")]
         let_in: list[float] = []
-        for step in range(10):
+        for step in range(300):
             answers = await asyncio.gather(*(two[at % 2].admit(asking(limit)) for at in range(30)))
             let_in += [machine.clock()] * sum(isinstance(each, Admitted) for each in answers)
             machine.clock.advance(0.5 + 0.001 * (step % 3))
@@ -319,6 +319,19 @@ class TestMakingCounters:
         await admitted(one, asking(budget(100, hard=False), requests(5)))
         machine.books.may_answer.set()
 
+    async def test_a_survey_that_failed_is_not_asked_for_again_at_once(self, machine: Machine) -> None:
+        machine.books.away = True
+        one = await machine.process()
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await one.admit(asking(budget(100)))
+        assert len(machine.books.asked) == 1
+
+        machine.books.away = False
+        machine.clock.advance(1.5)
+
+        await admitted(one, asking(budget(100)))
+
     async def test_many_counters_are_made_in_parts(self, machine: Machine) -> None:
         quotas = [budget(100) for _ in range(1200)]
         machine.books.spent = {counter(each): at % 90 for at, each in enumerate(quotas)}
@@ -358,7 +371,7 @@ class TestAway:
             await until(lambda each=each: each.away)
         limit = requests(100)
 
-        answers = await asyncio.gather(*(three[at % 3].admit(asking(limit)) for at in range(10)))
+        answers = await asyncio.gather(*(three[at % 3].admit(asking(limit)) for at in range(300)))
 
         assert sum(isinstance(each, Admitted) for each in answers) == 100
         await asyncio.to_thread(fragile.redis.start)
@@ -445,6 +458,20 @@ class TestLostReplies:
                 await one.admit(asking(quota, amount=20))
             assert wire.lost > 0
             wire.losing = False
+            await machine.back()
+
+            assert await figures_of(one, quota) == Figures(spent=7)
+
+    async def test_an_end_that_never_arrived_is_sent_again(self, machine: Machine) -> None:
+        async with losing(machine.redis) as wire:
+            one = await machine.process(url=wire.url, timeout_s=0.25)
+            quota = budget(100)
+            call_id = await admitted(one, asking(quota, amount=30))
+
+            wire.deaf = True
+            one.settle(call_id, Spent(cost_nanos=7))
+            await until(lambda: wire.lost > 0 and one.away)
+            wire.deaf = False
             await machine.back()
 
             assert await figures_of(one, quota) == Figures(spent=7)
@@ -627,11 +654,14 @@ class TestBesideCountersInProcess:
 
 
 class Losing:
-    """Passes on to Redis all that is sent, and back what is answered, unless told to lose that."""
+    """Passes on to Redis all that is sent, and back what is answered, unless told to lose one of them."""
 
     def __init__(self, folder: str) -> None:
         self.socket = f"{folder}/wire.sock"
         self.losing = False
+        """The answers."""
+        self.deaf = False
+        """To what is sent."""
         self.lost = 0
 
     @property
@@ -646,7 +676,7 @@ async def losing(server: RunningRedis) -> AsyncIterator[Losing]:
 
         async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: bool) -> None:
             while data := await reader.read(65536):
-                if back and wire.losing:
+                if wire.losing if back else wire.deaf:
                     wire.lost += 1
                     continue
                 writer.write(data)

@@ -54,7 +54,7 @@ class Wire:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body's chunks as they come, after the head was read."""
-        while size := int(await self.reader.readline(), 16):
+        while size := int(await self.reader.readuntil(b"\n"), 16):
             yield (await self.reader.readexactly(size + 2))[:-2]
         await self.reader.readexactly(2)
 

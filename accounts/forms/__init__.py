@@ -1,0 +1,1 @@
+"""What people type into pages. A form takes its own fields and nothing else."""

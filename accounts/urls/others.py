@@ -1,0 +1,13 @@
+"""Pages that stand alone at the root of the site."""
+
+from django.urls import path
+
+from accounts.views import account, audit, invitations, limits
+
+urlpatterns = [
+    path("audit/", audit.audit, name="audit"),
+    path("invitations/<str:token>/", invitations.invitation, name="invitation"),
+    path("rate-limits/<int:limit_id>/remove/", limits.remove_rate_limit, name="remove_rate_limit"),
+    path("quotas/<int:quota_id>/remove/", limits.remove_quota, name="remove_quota"),
+    path("accounts/email/", account.not_here),  # an address is changed by an administrator
+]

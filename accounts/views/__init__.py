@@ -1,0 +1,1 @@
+"""Pages of keys, teams, one's own account and the audit."""
