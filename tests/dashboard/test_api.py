@@ -104,7 +104,9 @@ def test_every_shape_has_an_example_that_fits_it(schema):
     shown = {
         name: shape
         for name, shape in schema["components"]["schemas"].items()
-        if f'"#/components/schemas/{name}"' in whole and "properties" in shape and not name.startswith("Page_")
+        if f'"#/components/schemas/{name}"' in whole
+        and "properties" in shape
+        and not name.startswith("Page_")
     }
     assert [name for name, shape in shown.items() if not shape.get("examples")] == []
 
