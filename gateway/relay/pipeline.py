@@ -176,7 +176,7 @@ async def _to_its_end(answer: Answer) -> None:
 def cut_before_it_began(cut: Cut) -> errors.GatewayError | None:
     """What a client is told whose call was ended from outside before it was let in; None: nobody is there."""
     if cut is Cut.REVOKED:
-        return errors.InvalidApiKey()
+        return errors.KeyRevoked()
     if cut is Cut.STOPPING:
         return stopping()
     if cut.is_timeout:

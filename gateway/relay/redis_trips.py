@@ -13,6 +13,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -31,8 +32,6 @@ PROBE_LASTS_S: Final = 5.0
 BATCH: Final = 256
 """Calls a round trip: Redis does nothing else meanwhile, some milliseconds."""
 ENDS_BATCH: Final = 512
-LAST_LOOK: Final = 4
-"""The last so many-th part of Redis's time begins anew where this process was late."""
 ENDS_KEPT: Final = 100_000
 """Ends that wait while Redis is away; some 30 MB. Beyond that the comparison with the ledger corrects."""
 FENCE_S: Final = 3 * DAY_S
@@ -51,8 +50,8 @@ class Waiting:
 
     def __init__(self, ask: Ask, answer: "asyncio.Future[Admitted | Exceeded]") -> None:
         self.ask, self.answer = ask, answer
-        self.until = 0.0
-        """When the loop's clock says that Redis had its time."""
+        self.until = inf
+        """When the loop's clock says that Redis had its time; infinite: that has not begun."""
         self.quotas: Sequence[QuotaAsk] = ask.quotas
         """Those that are asked of Redis: a soft one that cannot be counted is left out."""
         self.uncounted: Sequence[QuotaAsk] = ()
@@ -179,9 +178,12 @@ class RoundTrips:
         return waiting
 
     def ask(self, waiting: Waiting) -> None:
-        """Redis has its time anew."""
+        """Redis has its time anew: from now on if it is busy with others, else once it is asked.
+
+        What this process takes for a crowd that comes all at once is not Redis's time.
+        """
         assert self._loop is not None
-        waiting.until = self._loop.time() + self._timeout_s
+        waiting.until = self._loop.time() + self._timeout_s if self._sent.under_way else inf
         self._asks.append(waiting)
         self._flush_soon()
 
@@ -228,8 +230,7 @@ class RoundTrips:
             return
         self._sent = sent
         assert self._loop is not None
-        last_look_s = self._timeout_s / LAST_LOOK
-        self._timer = self._loop.call_later(self._patience(sent) - last_look_s, self._last_look)
+        self._timer = self._loop.call_later(self._patience(sent), self._late)
         self._link.send(self._commands(sent))
 
     def _some_asks(self) -> list[Waiting]:
@@ -245,7 +246,8 @@ class RoundTrips:
         assert self._loop is not None
         if not sent.asks:
             return self._timeout_s
-        return max(self._timeout_s / 2, sent.asks[0].until - self._loop.time())
+        left_s = sent.asks[0].until - self._loop.time()
+        return min(self._timeout_s, max(self._timeout_s / 2, left_s))
 
     def _commands(self, sent: "Sent") -> list[Command]:
         found: list[Command] = []
@@ -281,12 +283,6 @@ class RoundTrips:
             self._flush()
 
     # While Redis is away
-
-    def _last_look(self) -> None:
-        """Where this process was late itself, the answer may be there and nobody has read it:
-        a loop may run what is due before it reads. So it turns once more."""
-        assert self._loop is not None
-        self._timer = self._loop.call_later(self._timeout_s / LAST_LOOK, self._late)
 
     def _late(self) -> None:
         self._go_away(f"it did not answer within {self._timeout_s:g} s")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -363,6 +364,22 @@ class TestAway:
         fragile.redis.thaw()
         await fragile.back()
         await admitted(one, asking(quota))
+
+    async def test_what_a_process_was_late_itself_is_not_taken_from_rediss_time(
+        self, machine: Machine
+    ) -> None:
+        one = await machine.process(timeout_s=1.0)
+        call = asyncio.ensure_future(one.admit(asking(requests(100))))
+        await asyncio.sleep(0)
+        time.sleep(1.0)  # noqa: ASYNC251 - this is what makes the process late, before Redis was asked
+        while not one._trips._sent.asks:  # noqa: ASYNC110 - the next turn sends it
+            await asyncio.sleep(0)
+
+        assert one._trips._timer is not None
+        left_s = one._trips._timer.when() - asyncio.get_running_loop().time()
+
+        assert left_s > 0.7
+        assert isinstance(await call, Admitted)
 
     async def test_processes_share_a_limit_while_redis_is_away(self, fragile: Machine) -> None:
         three = [await fragile.process(name) for name in ("one", "two", "three")]

@@ -184,7 +184,7 @@ def is_let_in(answer: Answer) -> bool:
 
 
 def late_s(probes: Sequence[Probe], said_at: float, is_old: Judge) -> float:
-    """How long after it was said that something changed the last call was sent that went by what was before."""
+    """How long after a change was said to be done the last call was sent that went by what was before."""
     old = [each.sent_at - said_at for each in probes if is_old(each.answer)]
     return max(0.0, max(old, default=0.0))
 
@@ -224,7 +224,9 @@ class Watch:
             await asyncio.gather(*probing)
 
     async def _see(self, change: Callable[[], Awaitable[float]], is_old: Judge, within_s: float) -> float:
-        await _until(lambda: self._was_as_before(is_old), within_s, "answer of every process before the change")
+        await _until(
+            lambda: self._was_as_before(is_old), within_s, "answer of every process before the change"
+        )
         said_at = await change()
         await _until(lambda: self._is_heard(is_old), within_s, "change in every process")
         return late_s(self.probes, said_at, is_old)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,7 +138,7 @@ async def command(served: Served) -> AsyncIterator[Callable[[Made], Awaitable[fl
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "manage.py", "shell", "--no-imports", "-c", COMMAND),
         cwd=ROOT,
-        env=served._environ(),  # noqa: SLF001 - what `served.manage` gives to commands that end
+        env=served._environ(),  # as `served.manage` gives it to commands that end
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -192,7 +192,14 @@ def test_who_is_late_is_found() -> None:
     assert not have_heard(planted, [1, 2], is_let_in, now=10.5)
 
 
-async def hear_at_once(scene: Scene, revocations: int, others: int) -> list[str]:
+def measured(setting: str, changes: Mapping[str, list[float]], slack: float) -> list[str]:
+    """In sentences. `slack` is for machines that do much else: times may be so many times the bound."""
+    for what, found in changes.items():
+        assert max(found) <= WITHOUT_REDIS_S * slack, f"{what}: {found}"
+    return [f"S4  {setting}, {what}: let in for {told_ms(found)}" for what, found in changes.items()]
+
+
+async def hear_at_once(scene: Scene, revocations: int, others: int, slack: float = 1) -> list[str]:
     """What was measured, in sentences."""
     await scene.shows_a_plant()
     changes = {
@@ -202,9 +209,8 @@ async def hear_at_once(scene: Scene, revocations: int, others: int) -> list[str]
         "a changed route": await scene.switched(others),
     }
     for what, found in changes.items():
-        assert p99_of(found) <= USUAL_S or len(found) < 100, f"{what}: {found}"
-        assert max(found) <= WITHOUT_REDIS_S, f"{what}: {found}"
-    return [f"S4  4 processes, {what}: late by {told_ms(found)}" for what, found in changes.items()]
+        assert p99_of(found) <= USUAL_S * slack, f"{what}: {found}"
+    return measured("4 processes", changes, slack)
 
 
 @contextlib.contextmanager
@@ -217,7 +223,7 @@ def dead(redis: RunningRedis) -> Iterator[None]:
         redis.start()
 
 
-async def hear_without_redis(scene: Scene, redis: RunningRedis, count: int) -> list[str]:
+async def hear_without_redis(scene: Scene, redis: RunningRedis, count: int, slack: float = 1) -> list[str]:
     redis.freeze()
     frozen = await scene.revoked(count)
     redis.thaw()
@@ -229,21 +235,21 @@ async def hear_without_redis(scene: Scene, redis: RunningRedis, count: int) -> l
             "a changed limit with Redis dead": await scene.limited(count),
             "a changed route with Redis dead": await scene.switched(count),
         }
-    for what, found in changes.items():
-        assert max(found) <= WITHOUT_REDIS_S, f"{what}: {found}"
-    return [f"S4  4 processes, {what}: late by {told_ms(found)}" for what, found in changes.items()]
+    return measured("4 processes", changes, slack)
 
 
 async def test_every_process_goes_by_a_change(tmp_path, provider, redis, say):
     async with scene(tmp_path, provider, redis) as four:
-        for line in await hear_at_once(four, 15, 5) + await hear_without_redis(four, redis, 3):
+        for line in await hear_at_once(four, 15, 5, 10) + await hear_without_redis(four, redis, 3, 10):
             say(line)
 
 
 @pytest.mark.prove
 async def test_every_process_goes_by_two_hundred_revocations(tmp_path, provider, redis, say):
     async with scene(tmp_path, provider, redis) as four:
-        for line in await hear_at_once(four, 200, 20) + await hear_without_redis(four, redis, 20):
+        for line in await hear_at_once(four, 200, 40):
+            say(line)
+        for line in await hear_without_redis(four, redis, 20):
             say(line)
 
 
@@ -251,7 +257,7 @@ async def test_every_process_goes_by_two_hundred_revocations(tmp_path, provider,
 async def scene_of_two(
     folder: Path, provider: Provider, redis: RunningRedis
 ) -> AsyncIterator[tuple[Scene, Person, Channel]]:
-    """Three processes of one gateway, and one of another whose way to Redis can be cut; with it, its person."""
+    """Three processes of one gateway, and one of another, with its person, whose way to Redis can be cut."""
     routed = provider_of(provider.base_url, MODEL_NAME, OTHER_NAME)
     async with channel_to(redis) as channel, contextlib.AsyncExitStack() as stack:
         near = opened(folder, provider, REDIS_URL=redis.url, WORKERS="3")
@@ -266,11 +272,13 @@ async def scene_of_two(
         yield Scene(house, by, crew), cut_off, channel
 
 
-async def hear_although_cut_off(folder: Path, provider: Provider, redis: RunningRedis, count: int) -> list[str]:
+async def hear_although_cut_off(
+    folder: Path, provider: Provider, redis: RunningRedis, count: int, slack: float = 1
+) -> list[str]:
     async with scene_of_two(folder, provider, redis) as (four, cut_off, channel):
-        before = await four.revoked(count)
+        changes = {"revoked while it was not": await four.revoked(count)}
         channel.cut()
-        changes = {
+        changes |= {
             "revoked at one of the others": await four.revoked(count),
             "revoked at the one": await four.revoked(count, cut_off),
             "revoked by a command": await four.revoked_by_command(count),
@@ -279,14 +287,11 @@ async def hear_although_cut_off(folder: Path, provider: Provider, redis: Running
         }
         channel.mend()
         changes["revoked once it was mended"] = await four.revoked(count)
-    for what, found in changes.items():
-        assert max(found) <= WITHOUT_REDIS_S, f"{what}: {found}"
-    assert max(before) <= WITHOUT_REDIS_S, before
-    return [f"S4  one of 4 cut off from Redis, {what}: late by {told_ms(found)}" for what, found in changes.items()]
+    return measured("one of 4 cut off from Redis", changes, slack)
 
 
 async def test_a_process_that_is_cut_off_from_redis_hears_too(tmp_path, provider, redis, say):
-    for line in await hear_although_cut_off(tmp_path, provider, redis, 3):
+    for line in await hear_although_cut_off(tmp_path, provider, redis, 3, 10):
         say(line)
 
 
@@ -348,29 +353,33 @@ async def cut_streams(scene: Scene, neighbour: Made, key: Made) -> list[float]:
         await soon(lambda: all(each.came[-1][0] > at + 0.1 for each in staying), "the others' next chunk")
         assert not any(each.ended for each in staying)
     for each in ending:
-        assert b'"error"' in each.last and b'"code":"invalid_api_key"' in each.last, each.last
+        assert b'"code":"invalid_api_key"' in each.last
         assert not any(b"[DONE]" in chunk for _, chunk in each.came)
     query = "SELECT outcome FROM gateway_entry WHERE key_id = ?"
     await soon(lambda: served.rows(query, key.id) == [("truncated",)] * PROCESSES, "the entries")
     return [each.came[-1][0] - said_at for each in ending]
 
 
-async def end_open_streams(folder: Path, redis: RunningRedis, rounds: int) -> list[str]:
+async def cut_all(scene: Scene, neighbour: Made, keys: Sequence[Made]) -> list[float]:
+    return [late for key in keys for late in await cut_streams(scene, neighbour, key)]
+
+
+async def end_open_streams(folder: Path, redis: RunningRedis, rounds: int, slack: float = 1) -> list[str]:
     with running_provider(folder / "slow", speed=0.5) as provider:
         async with scene(folder, provider, redis) as four:
             neighbour, *keys = await four.person.make_keys(2 * rounds + 1)
-            usual = [await cut_streams(four, neighbour, key) for key in keys[:rounds]]
+            usual = await cut_all(four, neighbour, keys[:rounds])
             with dead(redis):
-                alone = [await cut_streams(four, neighbour, key) for key in keys[rounds:]]
+                alone = await cut_all(four, neighbour, keys[rounds:])
     lines = []
-    for what, found in (("", sum(usual, [])), (" with Redis dead", sum(alone, []))):
-        assert max(found) <= STREAMS_S, found
+    for what, found in (("", usual), (" with Redis dead", alone)):
+        assert max(found) <= STREAMS_S * slack, found
         lines.append(f"S4  open streams of a revoked key{what}: ended after {told_ms(found)}")
     return lines
 
 
 async def test_open_streams_of_a_revoked_key_end_and_others_go_on(tmp_path, redis, say):
-    for line in await end_open_streams(tmp_path, redis, 2):
+    for line in await end_open_streams(tmp_path, redis, 2, 10):
         say(line)
 
 

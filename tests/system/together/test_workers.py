@@ -1,4 +1,4 @@
-"""One of two workers is killed, or stands still: what becomes of its calls, its connections and its reservations.
+"""One of two workers is killed, or stands still: what becomes of its calls, connections and reservations.
 
 Clients keep their connections and try nothing a second time; who owns a connection is asked of the kernel.
 Newcomers make a new connection for each call.
@@ -82,6 +82,7 @@ class Load:
         wire = await connect(self.house.served.port)
         while not self.stopping:
             if await self._call(wire) is None:
+                wire.leave()
                 wire = await connect(self.house.served.port)
         wire.leave()
 
@@ -145,7 +146,7 @@ def test_a_failure_beyond_the_victim_is_found() -> None:
 
 
 async def kill_one(served: Served, load: Load) -> tuple[set[int], float]:
-    """The ports of the clients that the victim served, and how many seconds until another served in its place."""
+    """The ports of the clients that the victim served, and after how many seconds another served."""
     victim, other = await asyncio.to_thread(served.workers)
     os.kill(victim.pid, signal.SIGSTOP)  # so that its connections are those it dies with
     try:
@@ -188,7 +189,8 @@ async def settled(opened: Together, key: Key) -> None:
         await asyncio.sleep(0.1)
 
 
-async def kill_workers(folder: Path, redis: RunningRedis, kills: int) -> str:
+async def kill_workers(folder: Path, redis: RunningRedis, kills: int, slack: float = 1) -> str:
+    """`slack` is for machines that do much else: times may be so many times the bound."""
     victims: set[int] = set()
     respawned: list[float] = []
     with (
@@ -210,17 +212,17 @@ async def kill_workers(folder: Path, redis: RunningRedis, kills: int) -> str:
     assert b.findings(load.seen(), calls, books) == []
     plant = [each for each in books.entries if each.call_id != load.ended[0].call_id]
     assert b.findings(load.seen(), calls, b.Books(plant, books.attempts, books.prices)) != []
-    assert max(respawned) <= RESPAWN_S, respawned
+    assert max(respawned) <= RESPAWN_S * slack, respawned
     outcomes = Counter(each.outcome for each in books.entries)
     return (
-        f"O6  kill -9 of one of {WORKERS} workers, {kills} times: of {len(load.ended)} calls {len(lost)} failed, "
-        f"all of them on the victims' connections, {outcomes['abandoned']} booked as abandoned; 0 refused "
-        f"connections, 0 lost, 0 doubled, counters are the ledger; another serves after {told_ms(respawned)}"
+        f"O6  kill -9 of one of {WORKERS} workers, {kills} times: of {len(load.ended)} calls {len(lost)} "
+        f"failed, all of them on the victims' connections, {outcomes['abandoned']} booked as abandoned; 0 "
+        f"refused connections, 0 lost, 0 doubled, counters are the ledger; another serves after {told_ms(respawned)}"
     )
 
 
 async def test_a_killed_worker_takes_only_its_own_calls_along(tmp_path, redis, say):
-    say(await kill_workers(tmp_path, redis, 2))
+    say(await kill_workers(tmp_path, redis, 2, slack=10))
 
 
 @pytest.mark.prove
@@ -311,8 +313,8 @@ async def freeze_a_worker(folder: Path, redis: RunningRedis, seconds: float) -> 
     assert max(own) >= seconds / 2, "a worker that stood still would have answered"
     named = "named as missing and " if frozen.was_missing else ""
     return (
-        f"O7  one of {WORKERS} workers stands still for {seconds:g} s: 0 of {len(load.ended)} calls failed; the "
-        f"other's calls took {told_ms(others)}; its own {told_ms(own)}; of {len(new)} new connections "
+        f"O7  one of {WORKERS} workers stands still for {seconds:g} s: 0 of {len(load.ended)} calls failed; "
+        f"the other's calls took {told_ms(others)}; its own {told_ms(own)}; of {len(new)} new connections "
         f"{len(waited)} were dealt to it and waited until it went on; {named}taken back; 0 lost, 0 doubled, "
         "settled once, counters are the ledger"
     )
