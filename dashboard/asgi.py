@@ -56,7 +56,7 @@ async def pages_alone(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def calls_alone(scope: Scope, receive: Receive, send: Send) -> None:
-    """The same without pages and sockets, for `up --role relay`; others' live pages show its calls. ASGI 3."""
+    """The same without pages, for `up --role relay`; others' live pages show its calls. ASGI 3."""
     gateway.role = "relay"
     kind = scope["type"]
     if kind == "http" and scope["path"] not in (*health.PATHS, metrics.PATH):

@@ -365,9 +365,7 @@ class TestAway:
         await fragile.back()
         await admitted(one, asking(quota))
 
-    async def test_what_a_process_was_late_itself_is_not_taken_from_rediss_time(
-        self, machine: Machine
-    ) -> None:
+    async def test_a_process_that_was_late_itself_does_not_hurry_redis(self, machine: Machine) -> None:
         one = await machine.process(timeout_s=1.0)
         call = asyncio.ensure_future(one.admit(asking(requests(100))))
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """Calls that come all at once, and clients that leave: what the tests of this folder do to a gateway."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tests.system.upstream_side.clients import Answer, Wire, connect
 
@@ -17,10 +17,16 @@ async def connected(port: int, count: int) -> list[Wire]:
     return found
 
 
-async def at_once(port: int, requests: Sequence[bytes]) -> list[Answer]:
-    """All requests are sent in one go, each on a connection of its own that is open already."""
+async def at_once(
+    port: int, requests: Sequence[bytes], ready: Callable[[], object] = lambda: None
+) -> list[Answer]:
+    """All requests are sent in one go, each on a connection of its own that is open already.
+
+    `ready` is called when all are open, in a thread, and nothing is sent before it returns.
+    """
     wires = await connected(port, len(requests))
     try:
+        await asyncio.to_thread(ready)
         return await asyncio.gather(
             *(wire.ask(request) for wire, request in zip(wires, requests, strict=True))
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from gateway.ledger.journal import payloads
 from gateway.relay.records import Dispatched, Opened, Released, Settled
@@ -186,6 +187,21 @@ class Together:
                     for hold in each.holds:
                         found[hold.counter.split(":")[1]].add(hold.amount)
         return dict(found)
+
+    def dealt(self, count: int) -> list[int]:
+        """How many connections each process that serves has, when they are so many in all."""
+
+        def found() -> list[int]:
+            return [self._connections(each) for each in self.house.served.workers()]
+
+        eventually(lambda: sum(found()) >= count, what=f"{count} connections")
+        return found()
+
+    def _connections(self, worker: psutil.Process) -> int:
+        return sum(
+            each.status == psutil.CONN_ESTABLISHED and each.laddr.port == self.port
+            for each in worker.net_connections("tcp")
+        )
 
     def state(self) -> dict[str, Any]:
         """What `/readyz` says; empty where nobody answers."""

@@ -329,7 +329,8 @@ def kill_one(gateway: Together, load_s: float) -> str:
     return (
         f"M7  one of {PROCESSES} processes killed under load: {len(rows)} calls on the ledger once each, "
         f"{outcomes['abandoned']} of them abandoned ({lost} cut off), none lost; "
-        f"nothing held and counters = ledger {adopted_s - load_s:.1f} s after the load, {adopted_s:.1f} s after the death"
+        f"nothing held and counters = ledger {adopted_s - load_s:.1f} s after the load, "
+        f"{adopted_s:.1f} s after the death"
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.simulator import Step
 from tests.redis import RunningRedis
 from tests.served import ROOT, Served, provider_of, serve
 from tests.soon import soon
@@ -366,6 +367,7 @@ async def cut_all(scene: Scene, neighbour: Made, keys: Sequence[Made]) -> list[f
 
 async def end_open_streams(folder: Path, redis: RunningRedis, rounds: int, slack: float = 1) -> list[str]:
     with running_provider(folder / "slow", speed=0.5) as provider:
+        provider.script(Step(count=None, text="The water goes down. " * 1000))
         async with scene(folder, provider, redis) as four:
             neighbour, *keys = await four.person.make_keys(2 * rounds + 1)
             usual = await cut_all(four, neighbour, keys[:rounds])

@@ -229,8 +229,8 @@ async def rotate_under_load(
             await one_quota_for_both(two, by)
     rate = len(good) / took_s
     return [
-        f"S5  {rotations} rotations, {PROCESSES} processes: {len(good)} calls, {rate:.0f} a second, 0 "
-        f"refused; every secret's uses, programs and address right",
+        f"S5  {rotations} rotations, {PROCESSES} processes: {len(good)} calls, {rate:.0f} a second, "
+        "0 refused; every secret's uses, programs and address right",
         f"S5  an ended secret: let in for {told_ms(scene.ended_late)}, then never",
     ]
 

@@ -26,7 +26,8 @@ async def pairs(gateway: Together, plain: Key, strict: Key) -> list[tuple[float,
             order = (plain, strict) if number % 2 else (strict, plain)
             took = {}
             for key in order:
-                request = gateway.house.request(USUAL, key=key.text, trial=f"{number:05}", max_tokens=8)
+                trial = f"{number:05}"
+                request = gateway.house.request(USUAL, key=key.text, trial=trial, max_tokens=8)
                 began_at = time.perf_counter()
                 answer = await wires.ask(request)
                 took[key.id] = time.perf_counter() - began_at
@@ -36,7 +37,7 @@ async def pairs(gateway: Together, plain: Key, strict: Key) -> list[tuple[float,
 
 
 def added(found: list[tuple[float, float]]) -> tuple[float, float]:
-    """At the median and at the 99th percentile, each the median over blocks of pairs: one hiccup is no cost."""
+    """At the median and the 99th percentile, each the median over blocks of pairs: a hiccup is no cost."""
     size = len(found) // BLOCKS
     blocks = [found[at : at + size] for at in range(0, len(found), size)]
     at_p50 = [median(strict for _, strict in each) - median(plain for plain, _ in each) for each in blocks]
@@ -61,7 +62,8 @@ def test_strictness_costs_next_to_nothing(tmp_path, provider, say, where):
     p50_s, p99_s = added(found)
     say(
         f"M11  4 rate limits and 4 hard quotas counted {where} add {p50_s * 1000:.3f} ms at p50 and "
-        f"{p99_s * 1000:.3f} ms at p99 to a call of {median(p for p, _ in found) * 1000:.2f} ms, {PAIRS} pairs"
+        f"{p99_s * 1000:.3f} ms at p99 to a call of {median(p for p, _ in found) * 1000:.2f} ms, "
+        f"{PAIRS} pairs"
     )
     late = [(plain_s, strict_s + P50_S) for plain_s, strict_s in found]
     assert added(late)[0] > P50_S  # what costs more is seen

@@ -217,7 +217,8 @@ async def kill_workers(folder: Path, redis: RunningRedis, kills: int, slack: flo
     return (
         f"O6  kill -9 of one of {WORKERS} workers, {kills} times: of {len(load.ended)} calls {len(lost)} "
         f"failed, all of them on the victims' connections, {outcomes['abandoned']} booked as abandoned; 0 "
-        f"refused connections, 0 lost, 0 doubled, counters are the ledger; another serves after {told_ms(respawned)}"
+        "refused connections, 0 lost, 0 doubled, counters are the ledger; "
+        f"another serves after {told_ms(respawned)}"
     )
 
 
