@@ -33,6 +33,12 @@ class Owner:
     def __str__(self) -> str:
         return f"the {'API key' if self.kind == 'key' else 'team'} '{self.name}'"
 
+    @property
+    def leading(self) -> str:
+        """As a sentence begins with it."""
+        words = str(self)
+        return words[0].upper() + words[1:]
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:

@@ -6,32 +6,24 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.configured import AMPLE, CALL_NANOS
 from benchmarks.figures import Beside, Books, Figure, Load, Sample, percentile, why_wrong
 from benchmarks.load import Connections, NotWhole, Tally
 from benchmarks.processes import Cores, Server, busy_s, cpu_s, memory_bytes
 from benchmarks.sockets import Pages
-from benchmarks.wire import USAGE, Wanted, request
+from benchmarks.wire import Wanted, request
 from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD, Served
 
 CHUNKS = 32
 FEW, MANY, PACE_MS = 16, 128, 5
-GRID = (Load(False, 1), Load(False, 64), Load(True, 1), Load(True, 64))
+BUSIEST = Load(False, 64)
+GRID = (Load(False, 1), BUSIEST, Load(True, 1), Load(True, 64))
 DELAY_MS = 200
 STREAMS, STREAM_CHUNKS, STREAM_PACE_MS = 1000, 10, 400
 SOCKETS = 100
 STEADY_RATE, STEADY_S = 20, 4
 MORE_PAIRS = 2
 """A small difference of two large figures needs more of them."""
-INPUT_NANOS, OUTPUT_NANOS = 150_000_000, 600_000_000
-"""The price of the benchmark's target, in nano-units per million tokens."""
-CALL_NANOS = (USAGE["prompt_tokens"] * INPUT_NANOS + USAGE["completion_tokens"] * OUTPUT_NANOS) // 1_000_000
-ADD_PRICE = f"""
-from datetime import UTC, datetime
-from gateway.models import Target
-from gateway.services import add_price
-add_price(Target.objects.get(), datetime(2020, 1, 1, tzinfo=UTC), input_nanos={INPUT_NANOS},
-          cached_input_nanos={INPUT_NANOS}, output_nanos={OUTPUT_NANOS})
-"""
 BOOKING_S = 60.0
 BOOKED = (
     "SELECT count(*), total(outcome = 'answered'), total(unpriced), coalesce(sum(cost_nanos), 0) "
@@ -56,15 +48,16 @@ class Bench:
     rounds: int
     seconds: float
     calls: int = 0
-    unpriced: int = 0
 
-    async def price(self) -> None:
-        """Give the target a price and call until the gateway has heard of it: costs are to be worked out."""
-        self.served.manage("shell", "-c", ADD_PRICE)
-        async with Connections(self.gateway.port, 1) as one:
-            while not self.calls or self.books().cost_nanos == 0:
-                await self._once(one, Wanted())
-        self.unpriced = self.books().unpriced
+    async def check_limits(self) -> None:
+        """One call. Raises NotWhole where its answer does not tell of rate limits: they would be missing."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.port)
+        writer.write(request(Wanted(), self.gateway.port, self.gateway.api_key))
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        self.calls += 1
+        if b"\r\nx-ratelimit-limit-tokens: %d\r\n" % AMPLE not in head:
+            raise NotWhole(f"the caller has not the limits that were set: {head!r}")
 
     def books(self) -> Books:
         """What is on the ledger now."""
@@ -84,16 +77,16 @@ class Bench:
     def close_books(self) -> Books:
         """The ledger at the end. Raises NotWhole where it differs from what was answered."""
         books = self.books()
-        if wrong := why_wrong(books, self.calls, self.unpriced, CALL_NANOS):
+        if wrong := why_wrong(books, self.calls, CALL_NANOS):
             raise NotWhole(wrong)
         return books
 
     def _request(self, want: Wanted, port: int) -> bytes:
         return request(want, port, self.gateway.api_key)
 
-    async def _once(self, connections: Connections, want: Wanted) -> Tally:
-        """One call on each connection; all on the ledger afterwards."""
-        tally = await connections.once(self._request(want, connections.port))
+    async def _once(self, connections: Connections, want: Wanted, said: bytes = b"") -> Tally:
+        """One call on each connection, the limited key's or as `said`; all on the ledger afterwards."""
+        tally = await connections.once(said or self._request(want, connections.port))
         await self._note(tally, want, connections.port)
         return tally
 
@@ -108,11 +101,12 @@ class Bench:
 
     async def sample(self, tested: Server, want: Wanted, connections: int, seconds: float) -> Sample:
         """A closed loop for so long. Its CPU time ends when the ledger has every call of it."""
+        said = request(want, tested.port, tested.api_key)
         async with Connections(tested.port, connections) as wires:
-            await self._once(wires, want)
+            await self._once(wires, want, said)
             worker = tested.worker()
             before, tree_before = cpu_s(worker), tested.tree_cpu_s()
-            tally = await wires.saturate(self._request(want, tested.port), seconds)
+            tally = await wires.saturate(said, seconds)
             lag_s = await self._note(tally, want, tested.port)
             used, tree_used = cpu_s(worker) - before, tested.tree_cpu_s() - tree_before
         return Sample(
@@ -138,6 +132,30 @@ class Bench:
                 f"empty application {its[-1].cpu_us:.0f} us, {its[-1].rate:.0f} calls/s"
             )
         return Beside(load, tuple(ours), tuple(its))
+
+    async def limits(self, unlimited: str) -> tuple[Figure, Figure]:
+        """The busiest load of a key that has every limit, and in turns with it of one that has none."""
+        free = Server(self.gateway.port, self.gateway.root, unlimited)
+        without, added = [], []
+        for turn in range(self.rounds):
+            ours = await self.sample(self.gateway, Wanted(), BUSIEST.connections, self.seconds)
+            its = await self.sample(free, Wanted(), BUSIEST.connections, self.seconds)
+            without.append(its.cpu_us)
+            added.append(ours.cpu_us - its.cpu_us)
+            say(f"limits, round {turn + 1}: {ours.cpu_us:.0f} us, without them {its.cpu_us:.0f} us")
+        return (
+            Figure(f"CPU per call, {BUSIEST}, of a key without limits", "µs", tuple(without)),
+            Figure("what limits and quotas add to it, headers included", "µs", tuple(added)),
+        )
+
+    async def shared(self) -> Figure:
+        """The busiest load where the counters are in Redis."""
+        found = []
+        for turn in range(self.rounds):
+            each = await self.sample(self.gateway, Wanted(), BUSIEST.connections, self.seconds)
+            found.append(each.cpu_us)
+            say(f"counted in Redis, round {turn + 1}: {each.cpu_us:.0f} us, {each.rate:.0f} calls/s")
+        return Figure(f"CPU per call, {BUSIEST}, with REDIS_URL", "µs", tuple(found))
 
     async def chunk(self) -> tuple[Figure, Figure]:
         """CPU per streamed chunk: long streams beside short ones, so that all but the chunks cancels out."""
@@ -185,6 +203,10 @@ class Bench:
             tally = await wires.arrive(self._request(want, port), rate, self.seconds * 2)
             await self._note(tally, want, port)
         return tally.latencies
+
+    def memory(self) -> Figure:
+        """Of the worker, warm, and nobody calls."""
+        return Figure("memory of the worker", "MB", (memory_bytes(self.gateway.worker()) / 1e6,))
 
     async def streams(self) -> Figure:
         """Memory that a thousand open streams add; raises NotWhole if one is dropped."""

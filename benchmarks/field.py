@@ -25,6 +25,7 @@ import psutil
 import trustme
 
 from benchmarks import world
+from benchmarks.configured import NO_USUAL_LIMITS
 from benchmarks.far import CERTIFICATE, JOURNAL
 from benchmarks.figures import percentile
 from benchmarks.load import NotWhole
@@ -243,7 +244,8 @@ def _far_and_gateway(folder: Path, ca_pem: str) -> Iterator[list[list[Program]]]
     provider_port, line_port = free_port(), free_port()
     names = [name for kind in PROGRAMS for name in _names(kind)]
     provider = f"https://127.0.0.1:{provider_port}/v1"
-    served = Served(folder / "var", {**dict.fromkeys(API_KEYS, ""), **provider_of(provider, *names)})
+    environ = {**dict.fromkeys(API_KEYS, ""), **NO_USUAL_LIMITS, **provider_of(provider, *names)}
+    served = Served(folder / "var", environ)
     ports = (provider_port, line_port, served.port)
     with started("benchmarks.far", str(folder), *map(str, ports), *names, listens_on=line_port):
         try:

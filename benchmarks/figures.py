@@ -91,15 +91,15 @@ class Books:
     cost_nanos: int
 
 
-def why_wrong(books: Books, calls: int, unpriced: int, cost_nanos: int) -> str | None:
-    """A sentence where the ledger differs from what was answered; `cost_nanos` is of one priced call."""
+def why_wrong(books: Books, calls: int, cost_nanos: int) -> str | None:
+    """A sentence where the ledger differs from what was answered; `cost_nanos` is of one call."""
     if books.entries != calls:
         return f"{calls} calls were answered and {books.entries} are on the ledger"
     if books.answered != calls:
         return f"{calls - books.answered} entries have another outcome than 'answered'"
-    if books.unpriced != unpriced:
-        return f"{books.unpriced} entries are unpriced instead of {unpriced}"
-    if books.cost_nanos != (due := (calls - unpriced) * cost_nanos):
+    if books.unpriced:
+        return f"{books.unpriced} entries are unpriced"
+    if books.cost_nanos != (due := calls * cost_nanos):
         return f"the ledger says {books.cost_nanos} nano-units and the calls cost {due}"
     return None
 

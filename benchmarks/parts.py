@@ -11,24 +11,24 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from accounts.caller import Caller
+from benchmarks.configured import LIMITED, PRICE
+from benchmarks.counters import nothing_spent
 from benchmarks.processes import module, two_cores
 from benchmarks.wire import ANSWER, MODEL_NAME, Wanted, request
 from gateway.endpoints import RelayApplication
 from gateway.ledger.journal import Journal
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
-from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Target
+from gateway.relay.catalog import Catalog, PoolConfig, Route, Target
 from gateway.relay.counters import LocalCounters
-from gateway.relay.holdings import Survey
 from gateway.relay.lifeline import Lifelines
-from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change, PoolFigures
 from gateway.relay.records import Settled
@@ -36,7 +36,7 @@ from gateway.relay.targets import Targets
 from gateway.relay.transports.aiohttp import AiohttpTransport
 
 ROUNDS, CALLS, AT_ONCE = 6, 10_000, 64
-PRICE = Price(1, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
+UNLIMITED = Caller(key_id=1, team_id=1)
 HEAD, _, BODY = request(Wanted(), 8000, "pst_any").partition(b"\r\n\r\n")
 
 
@@ -77,21 +77,17 @@ class NoTransport:
         """Nothing is open."""
 
 
-async def nothing_spent(wanted: Sequence[QuotaAsk] | None) -> Survey:
-    """The ledger of a house that has just been built."""
-    return Survey({each.counter: 0 for each in wanted or ()})
-
-
 class House:
     """Keys, routes and a listener that cost nothing."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, caller: Caller) -> None:
         self._catalog = Catalog({MODEL_NAME: Route(MODEL_NAME, (target,))})
+        self._caller = caller
 
     def used(self, caller: Caller, address: str, user_agent: str) -> None: ...
 
     def remembered(self, presented: str) -> Caller:
-        return Caller(key_id=1, team_id=1)
+        return self._caller
 
     async def look_up(self, presented: str) -> Caller:
         return self.remembered(presented)
@@ -120,8 +116,8 @@ def target_at(base_url: str) -> Target:
     return Target(1, "bench", base_url, MODEL_NAME, None, prices=(PRICE,), pool=pool)
 
 
-def application(journal: Journal) -> RelayApplication:
-    house, limits, clock = House(target_at("http://upstream/v1")), Limits(), time.monotonic
+def application(journal: Journal, caller: Caller) -> RelayApplication:
+    house, limits, clock = House(target_at("http://upstream/v1"), caller), Limits(), time.monotonic
     admission, targets = (
         Admission(journal, house, clock, LocalCounters(nothing_spent), "USD"),
         Targets(house, clock),
@@ -168,7 +164,8 @@ async def least_us(call: Callable[[], Awaitable[Any]], at_once: int) -> float:
 
 async def measure(base_url: str, folder: Path) -> None:
     journal = Journal(folder / "journal", max_bytes=1 << 34)
-    print(f"our own part: {await least_us(one_call(application(journal)), 1):.0f} us a call")
+    for caller, what in ((UNLIMITED, "our own part"), (LIMITED, "under limits and quotas")):
+        print(f"{what}: {await least_us(one_call(application(journal, caller)), 1):.0f} us a call")
     journal.close()
     transport, target = AiohttpTransport(), target_at(base_url)
 

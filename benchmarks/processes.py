@@ -11,9 +11,10 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.configured import NO_USUAL_LIMITS, SET_UP
 from benchmarks.wire import MODEL_NAME
 from gateway.presets import API_KEYS
-from tests.served import ROOT, Served, eventually, free_port, provider_of
+from tests.served import KEY, ROOT, Served, eventually, free_port, provider_of
 
 CPU_CLOCK = 2
 """The clock of a process's CPU time among its clocks, see clock_getcpuclockid(3)."""
@@ -119,20 +120,28 @@ def _listens(pid: int, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream_port: int, core: int) -> Iterator[Served]:
+def gateway(folder: Path, upstream_port: int, core: int, redis_url: str = "") -> Iterator[tuple[Served, str]]:
     """`manage.py up` on a fresh VAR_DIR, with the benchmark's upstream as its only provider.
 
+    Its API key has every limit there is; beside it is one that has none, see `configured.py`.
+    With `redis_url` it counts there, and not in process.
     Vendors' API keys of the environment are left out: not one call may leave this machine.
     """
     environ = {
         **dict.fromkeys(API_KEYS, ""),
+        **NO_USUAL_LIMITS,
         **provider_of(f"http://127.0.0.1:{upstream_port}/v1", MODEL_NAME),
+        "REDIS_URL": redis_url,
     }
-    served = Served(folder, environ, {"max_connections": CONNECTIONS, "max_concurrency": CONNECTIONS})
+    served = Served(folder, environ)
+    served.var_dir.mkdir(parents=True, exist_ok=True)
+    served.configure(max_connections=CONNECTIONS, max_concurrency=CONNECTIONS)
+    unlimited = KEY.search(served.manage("shell", "-c", SET_UP))
+    assert unlimited is not None
     try:
         with on_core(core):
             served.start()
-        yield served
+        yield served, unlimited.group()
     finally:
         if served.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -110,8 +110,7 @@ def _books(results: Results) -> str:
     books = results.books
     return (
         f"{books.answered:,} calls were answered, and {books.entries:,} entries are on the ledger.\n"
-        f"Their cost is {books.cost_nanos:,} nano-units, as it must be; "
-        f"{books.unpriced} came before the price was entered.\n"
+        f"Their cost is {books.cost_nanos:,} nano-units, as it must be.\n"
         f"The run took {results.seconds:.0f} s."
     )
 

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import field, machine, report
-from benchmarks.bench import GRID, Bench, Others, of_the_busiest, say
-from benchmarks.figures import Load, Results
+from benchmarks import counters, field, machine, report
+from benchmarks.bench import BUSIEST, GRID, Bench, Others, of_the_busiest, say
+from benchmarks.figures import Beside, Books, Figure, Results
 from benchmarks.load import NotWhole
 from benchmarks.processes import CannotMeasure, Cores, Server, gateway, module, two_cores
 from benchmarks.wire import Wanted
 from gateway.server import raise_file_limit
-from tests.served import ROOT
+from tests.redis import running_redis
+from tests.served import ROOT, Served
 
 METHOD = ROOT / "benchmarks" / "method.md"
 
@@ -58,37 +59,60 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(cores: Cores, rounds: int, seconds: float) -> Results:
+    began = time.perf_counter()
+    say("admission and settlement by themselves")
+    counted = counters.measure(cores, rounds)
     os.sched_setaffinity(0, {cores.other})
     with (
         tempfile.TemporaryDirectory() as folder,
         module("benchmarks.upstream", cores.other) as upstream,
         module("benchmarks.empty_app", cores.tested) as empty,
-        gateway(Path(folder), upstream.port, cores.tested) as served,
     ):
-        assert served.process is not None
-        ours = Server(served.port, served.process.pid, served.api_key)
-        bench = Bench(served, ours, empty, upstream, cores, rounds, seconds)
-        return uvloop.run(_all(bench))
+
+        def bench(served: Served) -> Bench:
+            assert served.process is not None
+            ours = Server(served.port, served.process.pid, served.api_key)
+            return Bench(served, ours, empty, upstream, cores, rounds, seconds)
+
+        with gateway(Path(folder) / "alone", upstream.port, cores.tested) as (served, unlimited):
+            figures, grid, books = uvloop.run(_all(bench(served), unlimited))
+        with (
+            running_redis() as redis,
+            gateway(Path(folder) / "shared", upstream.port, cores.tested, redis.url) as (served, _),
+        ):
+            shared = uvloop.run(_shared(bench(served)))
+    return Results((*figures, *counted, shared), grid, books, time.perf_counter() - began)
 
 
-async def _all(bench: Bench) -> Results:
+async def _all(bench: Bench, unlimited: str) -> tuple[tuple[Figure, ...], tuple[Beside, ...], Books]:
     """Every measurement. Memory comes first, while the process is fresh but for its warm-up."""
-    began = time.perf_counter()
-    await bench.price()
     others = Others(bench)
-    await bench.sample(bench.gateway, Wanted(), 64, bench.seconds)
-    await bench.sample(bench.gateway, Wanted(streamed=True, chunks=32), 64, bench.seconds)
-    say("warm")
+    await _warm(bench)
+    memory = bench.memory()
     streams = await bench.streams()
     idle = await bench.idle()
     grid = [await bench.beside(load) for load in GRID]
-    whole = grid[GRID.index(Load(streamed=False, connections=64))]
-    cpu, rate, share = of_the_busiest(whole)
+    cpu, rate, share = of_the_busiest(grid[GRID.index(BUSIEST)])
+    without = await bench.limits(unlimited)
     chunk, alone = await bench.chunk()
     p50, p99 = await bench.latency(rate.median)
     sockets = await bench.sockets()
-    figures = (cpu, rate, chunk, p50, p99, streams, sockets, share, alone, idle, *others.figures())
-    return Results(figures, tuple(grid), bench.close_books(), time.perf_counter() - began)
+    figures = (cpu, rate, chunk, p50, p99, streams, sockets, *without, memory, share, alone, idle)
+    return (*figures, *others.figures()), tuple(grid), bench.close_books()
+
+
+async def _shared(bench: Bench) -> Figure:
+    await _warm(bench)
+    found = await bench.shared()
+    bench.close_books()
+    return found
+
+
+async def _warm(bench: Bench) -> None:
+    await bench.check_limits()
+    await bench.sample(bench.gateway, Wanted(), 64, bench.seconds)
+    await bench.sample(bench.gateway, Wanted(streamed=True, chunks=32), 64, bench.seconds)
+    say("warm")
 
 
 if __name__ == "__main__":

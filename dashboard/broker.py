@@ -13,7 +13,7 @@ WAIT_S = 5.0
 def address(redis_url: str) -> str:
     """The broker's, in Celery's words. It calls a Unix socket by another name; a blank URL means files."""
     if not redis_url:
-        return "filesystem://"
+        return "filesystem://localhost"  # a name that nobody looks up; without one Celery's library warns
     parts = urlsplit(redis_url)
     if parts.scheme != "unix":
         return redis_url

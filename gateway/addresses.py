@@ -9,6 +9,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
+MOST_HOPS = 32
+"""Trusted proxies that a request may have come through: whoever writes the header writes thousands."""
 
 
 @lru_cache(maxsize=16)
@@ -27,7 +29,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     nearest = _address(peer)
     if nearest is None:
         return ""
-    for hop in reversed(forwarded_for.split(",")):
+    for hop in reversed(forwarded_for.rsplit(",", MOST_HOPS)[-MOST_HOPS:]):
         if not _within(nearest, trusted):
             break
         farther = _address(hop)

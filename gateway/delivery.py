@@ -43,6 +43,8 @@ MOST_AT_ONCE = 8
 """Places, each of which is sent one message at a time."""
 ROUND_S = 30.0
 """One task at a time: the others wait for no longer than this and one sending."""
+PLACE_S = 5.0
+"""One place at a time in each of the threads: what more waits for it goes behind what waits for others."""
 MAIL_TIMEOUT_S = 10.0
 """Of each step of the conversation with the mail server."""
 LONGEST_ERROR = 200
@@ -69,14 +71,18 @@ class Delivered(NamedTuple):
 
 
 def deliver(
-    send: Sender | None = None, *, now: Callable[[], datetime] = timezone.now, round_s: float = ROUND_S
+    send: Sender | None = None,
+    *,
+    now: Callable[[], datetime] = timezone.now,
+    round_s: float = ROUND_S,
+    place_s: float = PLACE_S,
 ) -> Delivered:
     """Send what is due, the longest waiting first, until nothing is or the round is over.
 
     May run in several processes at a time. Raises DatabaseError; then the rest waits for the next round.
     """
     ends_at_s = time.monotonic() + round_s
-    rounds = [Round(each, send or send_by_channel, now, ends_at_s) for each in _places(now())]
+    rounds = [Round(each, send or send_by_channel, now, ends_at_s, place_s) for each in _places(now())]
     with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="delivery") as threads:
         done = list(threads.map(Round.run, rounds))
     return Delivered(sum(each.sent for each in done), sum(each.unsent for each in done))
@@ -98,12 +104,19 @@ class Round:
     """One place (the mail server, or a webhook) that is sent what is due, one message after the other.
 
     A place that fails rests for a minute with all that waits for it, so that it keeps nobody else waiting.
+    One that takes long goes to the end of the line after `place_s` seconds, for the same reason.
     """
 
     def __init__(
-        self, webhook_id: int | None, send: Sender, now: Callable[[], datetime], ends_at_s: float
+        self,
+        webhook_id: int | None,
+        send: Sender,
+        now: Callable[[], datetime],
+        ends_at_s: float,
+        place_s: float = PLACE_S,
     ) -> None:
         self._webhook_id, self._send, self._now, self._ends_at_s = webhook_id, send, now, ends_at_s
+        self._place_s = place_s
         self._sent = self._unsent = 0
 
     def __repr__(self) -> str:
@@ -111,9 +124,14 @@ class Round:
         return f"<Round of {place}, {self._sent} sent, {self._unsent} unsent>"
 
     def run(self) -> Delivered:
+        ends_at_s = min(self._ends_at_s, time.monotonic() + self._place_s)
         try:
-            while time.monotonic() < self._ends_at_s and self._deliver_next():
-                pass
+            while time.monotonic() < ends_at_s:
+                if not self._deliver_next():
+                    break
+            else:
+                if self._sent + self._unsent:
+                    self._due().order_by().update(next_try_at=self._now())
         finally:
             connection.close()  # this thread's own
         return Delivered(self._sent, self._unsent)

@@ -36,8 +36,11 @@ PAUSE_S: Final = 0.5
 PING_S: Final = 1.0
 LOST_S: Final = 3.0
 """A connection on which nothing came for so long, not even an answer to a ping, is dead."""
-LEFT_ALONE_S: Final = 5.0
-"""How long a Redis that did not take a message is not asked again by threads that commit."""
+LEFT_ALONE_S: Final = 1.0
+"""How long a Redis that did not take a message is not asked again by threads that commit.
+
+Short, because on a busy machine a healthy one may miss a deadline, and until it is asked again every change
+of this process is only heard of by polling."""
 STALE_S: Final = 5.0
 """Older news of a breaker that closed helps nobody."""
 

@@ -432,9 +432,7 @@ async def lifespan(gateway: Gateway, receive: Any, send: Any) -> None:
     await receive()
     try:
         await gateway.open()
-    except (
-        Exception
-    ) as why:  # the outermost edge: whatever it is, the server must hear that there is no start
+    except Exception as why:  # the outermost edge: the server must hear that there is no start
         if not isinstance(why, CannotStart):
             log.exception("the gateway cannot start")
         await gateway.close()

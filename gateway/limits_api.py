@@ -20,6 +20,7 @@ from accounts.api.auth import door, me, require
 from accounts.api.found import picked, team_of, visible_key
 from accounts.api.shapes import Line, Page, Window, page, shown, taken
 from accounts.models import ApiKey, Quota, RateLimit, Team
+from accounts.refusals import SET_BY_ADMINISTRATOR
 from accounts.services.limits import MOST_NANOS
 from gateway import standing
 from gateway.relay.limits import Figures
@@ -223,7 +224,7 @@ def _require_change(request: HttpRequest, row: RateLimit | Quota) -> None:
     assert team is not None, "the database holds every limit to one owner"
     require(request, team, "manage_limits")
     if not queries.may_change_limit(me(request), row):
-        raise AuthorizationError(message="An administrator set this, so only an administrator can change it.")
+        raise AuthorizationError(message=SET_BY_ADMINISTRATOR)
 
 
 def _require_setting(request: HttpRequest, owner: Owner) -> None:

@@ -17,10 +17,12 @@ from msgspec import Struct
 
 from accounts import models, notices
 from accounts.actor import SYSTEM, acting_as
+from accounts.amounts import figure
 from accounts.audit import record
 from gateway.ledger.holdings import Wanted, all_wanted
 from gateway.relay.holdings import Survey, Surveyor
-from gateway.relay.limits import Figures, QuotaAsk, count, money, plain_money
+from gateway.relay.limits import Figures, QuotaAsk
+from gateway.relay.wording import amount_of, begins_anew
 
 log = logging.getLogger(__name__)
 
@@ -203,17 +205,11 @@ def subject_of(told: Notice) -> str:
 def text_of(told: Notice, currency: str) -> str:
     """The notice in words: whose quota, the figures, and when it begins anew."""
     quota = told.wanted.quota
-    if quota.kind == "money":
-        used, amount = plain_money(told.used), money(quota.amount, currency)
-    else:
-        used, amount = f"{told.used:,}", count(quota.amount, quota.kind[:-1])
-    whose = str(quota.owner)
-    anew = datetime.fromtimestamp(told.wanted.end_us // 1_000_000, ZoneInfo(quota.zone))
+    used, anew = figure(quota.kind, told.used), begins_anew(quota, told.wanted.end_us)
     until = " Until then calls that count against it are refused." if told.share >= 100 else ""
     return (
-        f"{whose[0].upper()}{whose[1:]} has used {used} of its quota of {amount} a {quota.period}, "
-        f"which is {100 * told.used // quota.amount} %. "
-        f"It begins anew at {anew:%Y-%m-%d %H:%M} {quota.zone}.{until}"
+        f"{quota.owner.leading} has used {used} of its quota of {amount_of(quota, currency)}, "
+        f"which is {100 * told.used // quota.amount} %. {anew}{until}"
     )
 
 

@@ -69,6 +69,7 @@ class Shared:
             self.counters = RedisCounters(url, process, survey=self._survey, share=self.peers.rank_and_live)
         else:
             self.counters = LocalCounters(self._survey)
+        self._warner = Warner(now_us=now_us)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -79,7 +80,7 @@ class Shared:
         await self.feed.open()
         await self.together.open()
         self._start(self._lead(EVERY_S, self._reconcile))
-        self._start(self._lead(WARN_EVERY_S, self._warn()))
+        self._start(self._lead(WARN_EVERY_S, self._warn))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -138,13 +139,8 @@ class Shared:
     async def _reconcile(self) -> None:
         await reconcile(self.counters, self._survey, now_us=now_us)
 
-    def _warn(self) -> Callable[[], Coroutine[Any, Any, object]]:
-        warner = Warner(now_us=now_us)
-
-        async def look() -> None:
-            await warner.look(self.counters)
-
-        return look
+    async def _warn(self) -> None:
+        await self._warner.look(self.counters)
 
 
 def spent_by(call: Settled) -> Spent:

@@ -18,21 +18,13 @@ from ninja.utils import check_csrf
 from accounts import queries, tokens
 from accounts.actor import Actor, ActorKind, acting_as, actor
 from accounts.models import AccessToken, Team, User
+from accounts.refusals import REFUSALS
 
 LOOKS = ("GET", "HEAD")
 NO_TOKEN = ""
 """The scope of operations that no access token may use."""
 
 _REMEMBERED = "_penstock_access"
-_REFUSALS: dict[str, str] = {
-    "make_keys": "Your role does not allow you to make API keys; ask an owner of the team.",
-    "manage_keys": "You may change the API keys that you made; ask an owner of the team for others.",
-    "manage_members": "Only an owner of the team may change it and who is in it.",
-    "manage_limits": "Only an owner of the team may set its rate limits and quotas.",
-    "invite": "Only an owner of the team may invite people.",
-    "allow_urgent": "Only an administrator may let an API key's calls be urgent.",
-    "see_audit": "The audit of a team is for its owners.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +135,9 @@ def me(request: HttpRequest) -> User:
 def require(request: HttpRequest, team: Team, action: queries.Action) -> None:
     """Raises AuthorizationError. That the person may see the team was decided before."""
     if not queries.may(me(request), team, action):
-        raise AuthorizationError(message=_REFUSALS[action])
+        raise AuthorizationError(message=REFUSALS[action])
 
 
-def refusal(action: str) -> AuthorizationError:
-    """What somebody is told whose role does not allow something."""
-    return AuthorizationError(message=_REFUSALS[action])
+def refusal(action: queries.Action) -> AuthorizationError:
+    """For somebody whose role does not allow this."""
+    return AuthorizationError(message=REFUSALS[action])

@@ -128,8 +128,8 @@ class MadeInvitation(InvitationOut):
         link="https://llm.example.com/invitations/…/",
     )
 
-    link: str
-    """Shown this once."""
+    link: str | None
+    """Shown this once; null: it was mailed, and is in that mail alone, so that it proves the address."""
 
 
 class NewInvitation(Schema):
@@ -259,10 +259,12 @@ def list_invitations(request: HttpRequest, team_id: int, window: Query[Window]) 
 
 @teams.post("/teams/{int:team_id}/invitations", response={201: MadeInvitation})
 def make_invitation(request: HttpRequest, team_id: int, new: NewInvitation) -> Status[Listed]:
-    """Invite somebody, by mail or by a link to hand on. The link is in this answer and nowhere else."""
+    """Invite somebody, by mail or by a link to hand on, which is in this answer and nowhere else."""
     team = found.team_of(request, team_id, "invite")
     made, secret = services.invite(team, me(request), new.role, new.email, new.days)
-    return Status(201, {**_invitation(made), "link": f"{settings.PUBLIC_URL}/invitations/{secret}/"})
+    # Whoever has a mailed link may make the account of that address.
+    link = None if made.email else f"{settings.PUBLIC_URL}/invitations/{secret}/"
+    return Status(201, {**_invitation(made), "link": link})
 
 
 @teams.delete("/teams/{int:team_id}/invitations/{int:invitation_id}", response={204: None})

@@ -13,14 +13,16 @@ from typing_extensions import TypedDict
 
 from accounts import webhooks as hooks
 from accounts.api import found
-from accounts.api.auth import door, me
+from accounts.api.auth import door, known, me
 from accounts.api.found import email_of, picked
 from accounts.api.shapes import Page, Window, also, page, shown, taken
 from accounts.models import Membership, Webhook
 
 Listed = dict[str, Any]
 
-webhooks = Router(tags=["webhooks"], auth=door("teams"))
+SCOPE = "teams"
+
+webhooks = Router(tags=["webhooks"], auth=door(SCOPE))
 
 
 class WebhookOut(Schema):
@@ -39,8 +41,8 @@ class WebhookOut(Schema):
     """null: it is told of every team's notices."""
     url: str
     enabled: bool
-    secret: str
-    """What its messages are signed with."""
+    secret: str | None
+    """What its messages are signed with; null: to an access token that may only look."""
     created_by: str | None
     created_at: datetime
 
@@ -75,7 +77,7 @@ def list_webhooks(request: HttpRequest, asked: Query[WebhookFilter]) -> Listed:
     if asked.team is not None:
         rows = rows.filter(team=asked.team)
     listed, after = page(rows, asked, "id")
-    return {"items": [_webhook(each) for each in listed], "next": after}
+    return {"items": [_webhook(request, each) for each in listed], "next": after}
 
 
 @webhooks.post("/webhooks", response={201: WebhookOut}, openapi_extra=also(404))
@@ -86,13 +88,13 @@ def make_webhook(request: HttpRequest, new: NewWebhook) -> Status[Listed]:
         team = None
     else:
         team = found.team_of(request, new.team_id, "manage_members")
-    return Status(201, _webhook(hooks.add_webhook(team, new.url, me(request))))
+    return Status(201, _webhook(request, hooks.add_webhook(team, new.url, me(request))))
 
 
 @webhooks.get("/webhooks/{int:webhook_id}", response=WebhookOut)
 def get_webhook(request: HttpRequest, webhook_id: int) -> Listed:
-    """One webhook, with the secret that its messages are signed with."""
-    return _webhook(_own_webhook(request, webhook_id))
+    """One webhook, with the secret that its messages are signed with for whoever may change it."""
+    return _webhook(request, _own_webhook(request, webhook_id))
 
 
 @webhooks.patch("/webhooks/{int:webhook_id}", response=WebhookOut)
@@ -100,7 +102,7 @@ def change_webhook(request: HttpRequest, webhook_id: int, changes: Body[WebhookC
     """Move a webhook to another address, or switch it on or off."""
     webhook = _own_webhook(request, webhook_id)
     hooks.change_webhook(webhook, changes)
-    return _webhook(webhook)
+    return _webhook(request, webhook)
 
 
 @webhooks.delete("/webhooks/{int:webhook_id}", response={204: None})
@@ -128,10 +130,12 @@ def _own_webhook(request: HttpRequest, webhook_id: int) -> Webhook:
     raise Http404
 
 
-def _webhook(row: Webhook) -> Listed:
+def _webhook(request: HttpRequest, row: Webhook) -> Listed:
+    token = known(request).token
+    may_change = token is None or SCOPE in token.scopes
     fields = ("id", "team_id", "url", "enabled", "created_at")
     return {
         **picked(row, fields),
         "created_by": email_of(row.created_by),
-        "secret": hooks.secret_of(row),
+        "secret": hooks.secret_of(row) if may_change else None,
     }

@@ -18,6 +18,7 @@ from accounts.services.keys import (
     update_key,
 )
 from accounts.services.limits import (
+    MOST_RATE_LIMITS,
     change_quota,
     remove_quota,
     remove_rate_limit,
@@ -67,6 +68,7 @@ from accounts.services.wishes import (
 
 __all__ = [
     "LONGEST_OVERLAP",
+    "MOST_RATE_LIMITS",
     "USUAL_OVERLAP",
     "AccountExists",
     "AlreadyMember",

@@ -20,6 +20,8 @@ from accounts.services.wishes import SetByAdministrator, WrongValue
 MOST = (1 << 53) - 1
 """Of requests, tokens and calls at once: whole numbers that every client of the API can hold."""
 MOST_NANOS = 10**18
+MOST_RATE_LIMITS = 100
+"""Of one owner: every call is held to each of them."""
 WARN_AT = (50, 80, 100)
 LONGEST_MODEL_NAME = 200
 
@@ -40,6 +42,7 @@ def set_rate_limit(
         team = _locked_team(owner)
         limit = RateLimit.objects.filter(**_of(owner), kind=kind, model_name=model_name).first()
         if limit is None:
+            _keep_few(owner)
             limit = RateLimit(**_of(owner), kind=kind, model_name=model_name, amount=amount)
         _keep_administrators(limit, by_administrator)
         _write(limit, {"amount": amount, "by_administrator": by_administrator}, "rate_limit", team, owner)
@@ -47,7 +50,10 @@ def set_rate_limit(
 
 
 def remove_rate_limit(limit: RateLimit) -> None:
-    """From its commit on it holds nobody back."""
+    """From its commit on it holds nobody back.
+
+    Raises SetByAdministrator where it became an administrator's since it was read.
+    """
     _remove(limit, "rate_limit.removed", {"kind": limit.kind, "model_name": limit.model_name})
 
 
@@ -83,13 +89,15 @@ def set_quota(
 def change_quota(quota: Quota, changes: Mapping[str, Any], *, by_administrator: bool = False) -> Quota:
     """Change some of amount, zone, hard and warn_at. What an administrator changes becomes theirs.
 
-    Another kind or period is another quota. Raises WrongValue, AlreadyRevoked or Archived.
+    Another kind or period is another quota.
+    Raises WrongValue, SetByAdministrator, AlreadyRevoked or Archived.
     """
     checked = _checked(changes, quota.kind)
     with transaction.atomic():
         owner = _owner_of(quota)
         team = _locked_team(owner)
         quota.refresh_from_db()
+        _keep_administrators(quota, by_administrator)
         if by_administrator:
             checked["by_administrator"] = True
         _write(quota, checked, "quota", team, owner)
@@ -97,7 +105,7 @@ def change_quota(quota: Quota, changes: Mapping[str, Any], *, by_administrator: 
 
 
 def remove_quota(quota: Quota) -> None:
-    """From its commit on it holds nobody back. What was spent stays on the books."""
+    """As `remove_rate_limit`. What was spent stays on the books."""
     _remove(quota, "quota.removed", {"kind": quota.kind, "period": quota.period, "zone": quota.zone})
 
 
@@ -128,6 +136,14 @@ def _locked_team(owner: Owner) -> Team:
 def _keep_administrators(row: RateLimit | Quota, by_administrator: bool) -> None:
     if row.by_administrator and not by_administrator:
         raise SetByAdministrator("An administrator set this, so only an administrator can change it.")
+
+
+def _keep_few(owner: Owner) -> None:
+    if owner.rate_limits.count() >= MOST_RATE_LIMITS:
+        raise WrongValue(
+            "model_name",
+            f"One owner has at most {MOST_RATE_LIMITS} rate limits: remove one that is not needed.",
+        )
 
 
 def _write(row: RateLimit | Quota, wished: Mapping[str, Any], noun: str, team: Team, owner: Owner) -> None:
@@ -162,6 +178,9 @@ def _says(owner: Owner) -> str:
 
 def _remove(row: RateLimit | Quota, action: str, which: Mapping[str, Any]) -> None:
     with transaction.atomic():
+        same = type(row).objects.filter(pk=row.pk).first()
+        if same is not None:
+            _keep_administrators(same, row.by_administrator)
         gone, _ = type(row).objects.filter(pk=row.pk).delete()
         if gone:  # else somebody else removed it at this moment, and said so
             owner = _owner_of(row)

@@ -12,7 +12,8 @@ from django.views.decorators.http import require_GET
 from accounts import queries
 from accounts.forms.audit import AuditQuestion
 from accounts.models import Team
-from accounts.views.common import REFUSALS, me, team_to
+from accounts.refusals import REFUSALS
+from accounts.views.common import me, team_to
 
 EVENTS_A_PAGE = 50
 

@@ -16,20 +16,10 @@ from django.shortcuts import get_object_or_404
 
 from accounts import queries, services
 from accounts.models import ApiKey, Team, User
+from accounts.refusals import REFUSALS
 
 FORMS_REMEMBERED = 20
 """How many open forms of one session can each still be sent once."""
-
-REFUSALS: dict[queries.Action, str] = {
-    "see": "You are not in this team.",
-    "make_keys": "Your role does not allow you to make API keys; ask an owner of the team.",
-    "manage_keys": "You may manage the keys that you made; ask an owner of the team for others.",
-    "manage_members": "Only an owner of the team may change it and who is in it.",
-    "manage_limits": "Only an owner of the team may set its limits and quotas, and those of its keys.",
-    "invite": "Only an owner of the team may invite people to it.",
-    "see_audit": "The audit of a team is for its owners.",
-    "allow_urgent": "Only an administrator may let calls be urgent.",
-}
 
 
 def me(request: HttpRequest) -> User:

@@ -80,10 +80,17 @@ def _invited(request: HttpRequest, team: Team, form: NewInvitation) -> HttpRespo
         form.open_again(open_form(request))
         return None
     if made.email:
-        messages.success(request, f"An invitation is on its way to {made.email}.")
+        messages.success(request, _mailed(made.email))
         return redirect("team", slug=team.slug)
     link = f"{settings.PUBLIC_URL}{reverse('invitation', args=[quote(secret)])}"
     return render(request, "accounts/made_invitation.html", {"team": team, "made": made, "link": link})
+
+
+def _mailed(email: str) -> str:
+    """Where no mail server is set, nobody would look for the file."""
+    if settings.ENV.email_url:
+        return f"An invitation is on its way to {email}."
+    return f"No mail server is set: the invitation to {email} is written to VAR_DIR/mail within some seconds."
 
 
 def _gone(request: HttpRequest) -> HttpResponse:

@@ -15,8 +15,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from accounts import queries, served, services
 from accounts.forms.keys import LENGTHS, Extension, KeySettings, NewKey, Rotation
 from accounts.models import ApiKey, KeySecret, Team, User
+from accounts.refusals import REFUSALS
 from accounts.views.common import (
-    REFUSALS,
     close_form,
     key_or_404,
     key_to_manage,

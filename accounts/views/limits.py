@@ -19,10 +19,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts import queries, served, services
 from accounts.forms.limits import NewQuota, NewRateLimit
 from accounts.models import ApiKey, Quota, RateLimit, Team
+from accounts.refusals import SET_BY_ADMINISTRATOR
 from accounts.views.common import key_or_404, me, refuse, require, team_or_404
 
 Owner = Team | ApiKey
-SET_BY_ADMINISTRATOR = "An administrator set this, so only an administrator can change it."
 
 
 @dataclass(frozen=True, slots=True)

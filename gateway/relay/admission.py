@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from accounts.caller import Caller, Quota
 from gateway.errors import OverLimit, QuotaExhausted, RateLimited
-from gateway.relay import bounds, limits
+from gateway.relay import bounds, limits, wording
 from gateway.relay.call import Call
 from gateway.relay.limits import Amounts, Ask, Exceeded, Spent, Standing
 from gateway.relay.ports import Counters, Journal, Listener, Ticket
@@ -382,7 +382,7 @@ def need_of(call: Call, plan: Plan, step: Step) -> Need:
 def refusal(exceeded: Exceeded, currency: str, started_at_us: int) -> OverLimit:
     """What the client is told: which limit, whose it is, the figures, and when to come back."""
     bound, wait_s = exceeded.bound, exceeded.retry_after_s
-    sentence, after_s = limits.says(exceeded, currency, started_at_us), None if wait_s == inf else wait_s
+    sentence, after_s = wording.says(exceeded, currency, started_at_us), None if wait_s == inf else wait_s
     if isinstance(bound, Quota):
         return QuotaExhausted(sentence, retry_after_s=after_s)
     why = RateLimited(sentence, retry_after_s=after_s)

@@ -22,25 +22,35 @@ MOST_LOGPROBS = 20
 """As OpenAI has it."""
 WRITTEN = frozenset({"text", "refusal"})
 """Parts of a message whose tokens are no more than their bytes."""
+NOT_BY_BYTES = frozenset({"image_url", "input_image", "input_audio", "audio_url", "video_url", "file"})
+"""Parts whose bytes tell nothing of their tokens.
+
+Parts of any other kind count as both: some servers know text by more names.
+"""
 
 
 class _Part(Struct):
-    type: str = "text"
+    type: str = ""
+    """Some servers take a part that does not say what it is for whatever it looks like."""
 
 
 class _Message(Struct):
     content: str | list[Raw] | None = None
+    audio: Raw = Raw(b"null")
+    """Names a recording that was an answer before, and is heard again."""
 
 
 _messages = msgspec.json.Decoder(list[_Message]).decode
 _part = msgspec.json.Decoder(_Part).decode
+_whole = msgspec.json.Decoder(int | None).decode
 
 
 class Media(Struct, frozen=True):
-    """Images, recordings and files of a call: how many, and how many bytes their parts have."""
+    """Images, recordings and files of a call, and whatever else may be one."""
 
     count: int = 0
     size_bytes: int = 0
+    """Of the parts of those whose tokens have nothing to do with their bytes."""
 
 
 NO_MEDIA = Media()
@@ -48,6 +58,8 @@ NO_MEDIA = Media()
 
 def check(call: Call, route: Route) -> None:
     """Raises ParameterTooLarge where a call asks for more than its route lets any call ask for."""
+    if call.bound is not None:
+        _check_bounds(call.fields)
     if call.bound is not None and call.bound > route.max_tokens:
         name = next(each for each in BOUNDS if each in call.fields)
         raise ParameterTooLarge(
@@ -63,6 +75,14 @@ def check(call: Call, route: Route) -> None:
         )
     if "top_logprobs" in call.fields:
         _check_logprobs(call.fields["top_logprobs"])
+
+
+def _check_bounds(fields: dict[str, Raw]) -> None:
+    """Raises InvalidCall for one below 1: some servers take that for none at all."""
+    for name in BOUNDS:
+        bound = _whole(fields[name]) if name in fields else None
+        if bound is not None and bound < 1:
+            raise InvalidCall(f"'{name}' must be at least 1.", param=name, code="invalid_value")
 
 
 def _check_logprobs(raw: Raw) -> None:
@@ -103,7 +123,7 @@ def media_of(fields: dict[str, Raw]) -> Media:
     try:
         messages = _messages(fields["messages"])
         parts = [part for each in messages if isinstance(each.content, list) for part in each.content]
-        found = [len(memoryview(part)) for part in parts if _part(part).type not in WRITTEN]
+        kinds = [(_part(part).type, len(memoryview(part))) for part in parts]
     except (msgspec.DecodeError, RecursionError):
         raise InvalidCall(
             "'messages' must be a list of objects whose content is a text or a list of parts: "
@@ -111,7 +131,9 @@ def media_of(fields: dict[str, Raw]) -> Media:
             param="messages",
             code="invalid_type",
         ) from None
-    return Media(len(found), sum(found))
+    others = [(kind, size) for kind, size in kinds if kind not in WRITTEN]
+    heard_again = sum(bytes(each.audio) != b"null" for each in messages)
+    return Media(len(others) + heard_again, sum(size for kind, size in others if kind in NOT_BY_BYTES))
 
 
 def worst(fields: dict[str, Raw], max_tokens: int, target: Target, media: Media) -> Usage:

@@ -503,9 +503,8 @@ def _revive(reservation: Reservation) -> None:
 
 
 def _cannot_count(ask: QuotaAsk) -> Unavailable:
-    owner = str(ask.quota.owner)
     refusal = Unavailable(
-        f"{owner[0].upper()}{owner[1:]} has a hard quota, and what was spent of it cannot be read "
+        f"{ask.quota.owner.leading} has a hard quota, and what was spent of it cannot be read "
         "at the moment, so no call is let in. Try again shortly."
     )
     refusal.retry_after_s = LOOK_UP_AGAIN_S

@@ -1,11 +1,12 @@
 """Rate limits and quotas as arithmetic: what applies to a call, how much it asks for, when to come back.
 
-Pure: values and moments in, values out. What is used is counted in `counters.py`, here or in Redis.
+Pure: values and moments in, values out. What is used is counted in `counters.py`, here or in Redis;
+how a refusal reads is in `wording.py`.
 """
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from math import ceil, inf
+from math import inf
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -108,11 +109,6 @@ class Figures(Struct, frozen=True):
 
 
 # What applies, and how much of it
-
-
-def applying(limits: tuple[RateLimit, ...], model_name: str) -> tuple[RateLimit, ...]:
-    """Those that a call to this model name counts against."""
-    return tuple(each for each in limits if not each.model_name or each.model_name == model_name)
 
 
 def ask_of(
@@ -305,7 +301,7 @@ def share_of(amount: int, rank: int, live: int) -> int:
     return amount // live + (rank < amount % live)
 
 
-# When to come back, and in which words
+# When to come back
 
 
 def quota_retry_after(ask: QuotaAsk, spent: int, expired: int, now_us: int) -> float:
@@ -320,82 +316,3 @@ def quota_retry_after(ask: QuotaAsk, spent: int, expired: int, now_us: int) -> f
 def worst_of(found: Iterable[Exceeded]) -> Exceeded:
     """The one to name, of several: the first of those with the longest wait."""
     return max(found, key=lambda each: each.retry_after_s)
-
-
-def says(exceeded: Exceeded, currency: str, started_at_us: int) -> str:
-    """The refusal in words: whose limit, the figures, and when to come back.
-
-    `started_at_us` is the call's, and decides the quota's period.
-    """
-    bound = exceeded.bound
-    if isinstance(bound, Quota):
-        return _of_quota(exceeded, bound, currency, started_at_us)
-    return _of_rate_limit(exceeded, bound)
-
-
-def _of_rate_limit(exceeded: Exceeded, limit: RateLimit) -> str:
-    whose, to = _capital(str(limit.owner)), f" to the model '{limit.model_name}'" if limit.model_name else ""
-    again = _again(exceeded.retry_after_s)
-    if limit.kind == "concurrent":
-        may = f"{whose} may have {count(limit.amount, 'call')}{to} under way at once"
-        return f"{may} and has {exceeded.used:,}. Try again when one of them has ended."
-    verb, past, noun = ("use", "used", "token") if limit.kind == "tokens" else ("make", "made", "request")
-    may = f"{whose} may {verb} {count(limit.amount, noun)} a minute{to}"
-    if exceeded.retry_after_s == inf:
-        return f"{may}, and this call alone asks for {exceeded.asked:,}, so it can never be let in. {again}"
-    asks = f"; this call asks for {exceeded.asked:,}" if limit.kind == "tokens" else ""
-    return f"{may} and {past} {exceeded.used:,} in the last one{asks}. {again}"
-
-
-def _of_quota(exceeded: Exceeded, quota: Quota, currency: str, started_at_us: int) -> str:
-    amount = money(quota.amount, currency) if quota.kind == "money" else count(quota.amount, quota.kind[:-1])
-    has = f"{_capital(str(quota.owner))} has a {'hard ' if quota.hard else ''}quota of {amount}"
-    if quota.amount == 0:
-        return f"{has} a {quota.period}, so nothing that counts against it is let in."
-    figures = _figures(exceeded, quota)
-    if exceeded.retry_after_s == inf:
-        return f"{has} a {quota.period}: {figures}, so it can never be let in. {_again(inf)}"
-    _, _, end_us = counter_of(quota, started_at_us)
-    anew = datetime.fromtimestamp(end_us // 1_000_000, ZoneInfo(quota.zone))
-    sooner = "Calls under way may give some back. " if exceeded.retry_after_s <= UNDER_WAY_RETRY_S else ""
-    return f"{has} a {quota.period}: {figures}. {sooner}It begins anew at {anew:%Y-%m-%d %H:%M} {quota.zone}."
-
-
-def _figures(exceeded: Exceeded, quota: Quota) -> str:
-    if quota.kind == "requests":
-        return f"{exceeded.used:,} made and {exceeded.held:,} under way"
-    if quota.kind == "tokens":
-        spent, held, asked = (f"{each:,}" for each in (exceeded.used, exceeded.held, exceeded.asked))
-        used, are, verb = "are used", "are", "use"
-    else:
-        spent, held, asked = (plain_money(each) for each in (exceeded.used, exceeded.held, exceeded.asked))
-        used, are, verb = "is spent", "is", "cost"
-    call = f"could {verb} up to" if quota.hard else f"is expected to {verb}"
-    return f"{spent} {used}, {held} {are} held by calls under way, and this call {call} {asked}"
-
-
-def _again(retry_after_s: float) -> str:
-    if retry_after_s == inf:
-        return "Shorten the messages or ask for fewer tokens."
-    return f"Try again in {max(1, ceil(retry_after_s))} s."
-
-
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]
-
-
-def count(number: int, noun: str) -> str:
-    """So many of a thing, as people read it: `1 request`, `1,000 requests`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def plain_money(nanos: int) -> str:
-    """An amount of money as people read it, without its currency: two to six decimals, rounded up."""
-    whole, millionths = divmod(-(-nanos // 1000), 1_000_000)
-    decimals = f"{millionths:06d}".rstrip("0")
-    return f"{whole:,}.{decimals:0<2}"
-
-
-def money(nanos: int, currency: str) -> str:
-    """An amount of money as people read it: `1.00 USD`."""
-    return f"{plain_money(nanos)} {currency}"

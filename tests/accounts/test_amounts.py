@@ -1,6 +1,6 @@
 import pytest
 
-from accounts.amounts import units, worded
+from accounts.amounts import figure, units, worded
 from accounts.forms.limits import whole
 
 
@@ -20,6 +20,14 @@ from accounts.forms.limits import whole
 )
 def test_an_amount_is_written_with_its_unit(kind, amount, words):
     assert worded(kind, amount, "USD") == words
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "words"),
+    [("money", 10**9, "1.00"), ("money", 22_500, "0.0000225"), ("tokens", 1_000_000, "1,000,000")],
+)
+def test_a_figure_has_no_unit_and_is_exact(kind, amount, words):
+    assert figure(kind, amount) == words
 
 
 @pytest.mark.parametrize(("kind", "amount"), [("money", 1), ("money", 10**18), ("tokens", 2**53 - 1)])

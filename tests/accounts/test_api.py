@@ -469,6 +469,14 @@ def test_people_come_by_invitation_and_go(alice, bob, team):
     assert secret not in json.dumps(shown)
 
 
+def test_only_the_mail_shows_the_link_that_proves_an_address(alice, team):
+    """Else whoever invites could make the account of somebody else, and know its password."""
+    made = Program(alice).post(f"/teams/{team.pk}/invitations", {"email": "charlie@example.com"})
+
+    assert made.status_code == 201
+    assert made.json()["link"] is None
+
+
 def test_a_team_is_never_without_an_owner(alice, bob, team):
     owner = Program(alice)
 
@@ -546,6 +554,16 @@ def test_a_webhook_has_a_secret_of_its_own_that_stays(alice, team):
     assert made[0]["secret"] not in str(list(Webhook.objects.values()))
     assert owner.delete(f"/webhooks/{made[0]['id']}").status_code == 204
     assert Webhook.objects.count() == 1
+
+
+def test_an_access_token_that_may_only_look_is_not_shown_what_messages_are_signed_with(alice, team):
+    made = Program(alice).post("/webhooks", {"team_id": team.pk, "url": "https://a.example/"}).json()
+
+    looks, changes = Program(alice, ["read"]), Program(alice, ["read", "teams"])
+
+    assert looks.get(f"/webhooks/{made['id']}").json() == made | {"secret": None}
+    assert looks.get("/webhooks").json()["items"] == [made | {"secret": None}]
+    assert changes.get(f"/webhooks/{made['id']}").json() == made
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,14 @@ class TestInvitations:
         token = re.search(r"/invitations/([^/]+)/", notices.text_of(mail))[1]
         assert token not in page
 
+    @pytest.mark.parametrize(
+        ("email_url", "sentence"),
+        [("smtp://mail.example.com", "is on its way to new@example.com"), ("", "is written to VAR_DIR/mail")],
+    )
+    def test_by_mail_say_where_the_mail_goes(self, as_, team, alice, settings, email_url, sentence):
+        settings.ENV = dataclasses.replace(settings.ENV, email_url=email_url)
+        assert sentence in said(self.invite(as_(alice), email="new@example.com"))[0]
+
     def test_by_link_are_shown_once(self, as_, team, alice):
         client = as_(alice)
         response = self.invite(client)

@@ -3,7 +3,7 @@
 import pytest
 
 from accounts import services, webhooks
-from accounts.models import Team, User, Webhook
+from accounts.models import AuditEvent, Team, User, Webhook
 from accounts.services import WrongValue
 
 pytestmark = pytest.mark.django_db
@@ -67,3 +67,15 @@ def test_one_owner_has_so_many_at_most(team, alice):
     with pytest.raises(WrongValue, match="already"):
         webhooks.add_webhook(team, "https://more.example/", alice)
     webhooks.add_webhook(None, "https://all.example/", alice)
+
+
+def test_the_audit_keeps_the_host_of_an_address_and_not_what_may_be_a_secret(team, alice):
+    webhook = webhooks.add_webhook(team, "https://hooks.example/T0KEN?key=T1KEN", alice)
+    webhooks.change_webhook(webhook, {"url": "https://hooks.example/T2KEN"})
+    webhooks.remove_webhook(webhook)
+
+    events = list(AuditEvent.objects.filter(action__startswith="webhook.").values())
+
+    assert len(events) == 3
+    assert "KEN" not in str(events)
+    assert {each["subject_name"] for each in events} == {"https://hooks.example/…"}

@@ -8,7 +8,7 @@ from dashboard.broker import address, encryption, options
 @pytest.mark.parametrize(
     ("redis_url", "broker"),
     [
-        ("", "filesystem://"),
+        ("", "filesystem://localhost"),
         ("redis://cache:6379/3", "redis://cache:6379/3"),
         ("rediss://:secret@cache", "rediss://:secret@cache"),
         ("unix:///run/redis.sock", "redis+socket:///run/redis.sock?virtual_host=0"),

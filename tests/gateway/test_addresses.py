@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from gateway.addresses import client_address, networks
+from gateway.addresses import MOST_HOPS, client_address, networks
 
 PROXIES = networks(("10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48"))
 
@@ -49,3 +49,11 @@ def test_whatever_is_written_there_an_address_or_nothing_comes_out(forwarded_for
     found = client_address(peer, forwarded_for, PROXIES)
 
     assert found == "" or client_address(found, "", ()) == found
+
+
+def test_a_long_chain_is_followed_for_so_many_hops_and_no_further():
+    """Whoever writes a header of thousands would else hold up everybody's calls."""
+    for end in ("198.51.100.1", "198.51.100.1:80", "[2001:db8::5]"):
+        near, far = [", ".join([end, *["10.0.0.2"] * hops]) for hops in (MOST_HOPS - 1, MOST_HOPS)]
+        assert client_address("10.0.0.1", near, PROXIES) in ("198.51.100.1", "2001:db8::5")
+        assert client_address("10.0.0.1", far, PROXIES) == "10.0.0.2"

@@ -2,6 +2,7 @@ import dataclasses
 import datetime as dt
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from cryptography.fernet import Fernet
 from django.utils import timezone
 
 from accounts import notices, reminders, services, webhooks
-from accounts.models import Outbox, Team, User
+from accounts.models import Outbox, Team, User, Webhook
 from dashboard.env import BASE_DIR
 from gateway import reconcile
 from gateway.delivery import (
     FIRST_RETRY,
     GIVEN_UP_AFTER,
     LEASE,
+    MOST_AT_ONCE,
     MOST_TRIES,
     Delivered,
     Unsent,
@@ -364,6 +366,38 @@ def test_a_round_begins_with_no_place_after_its_end(team, alice):
     tell(team)
     assert deliver(Notebook(), round_s=0) == Delivered(0, 0)
     assert deliver(Notebook()) == Delivered(4, 0)
+
+
+def test_places_that_are_slow_to_take_much_keep_nobody_else_waiting(team, alice):
+    for number in range(MOST_AT_ONCE):
+        webhooks.add_webhook(team, f"https://hooks.example/{number}", alice)
+    for number in range(100):
+        Outbox.objects.bulk_create(row(number, hook) for hook in team.webhooks.all())
+    mail(1)
+    notebook = Notebook()
+
+    def slow(message: Outbox) -> None:
+        notebook(message)
+        if message.channel == "webhook":
+            time.sleep(0.02)  # as a receiver may take
+
+    for _ in range(2):
+        deliver(slow, round_s=0.2, place_s=0.05)
+
+    assert "No. 1" in {each.subject for each in notebook.sent}
+
+
+def row(number: int, hook: Webhook) -> Outbox:
+    at = timezone.now()
+    return Outbox(
+        event="greeting",
+        subject=str(number),
+        text="",
+        dedupe=f"{number}:{hook.pk}",
+        channel="webhook",
+        webhook=hook,
+        next_try_at=at,
+    )
 
 
 def test_an_invitation_is_forgotten_once_it_is_sent(team, alice, mail_server):

@@ -127,6 +127,40 @@ def test_what_an_administrator_changed_is_an_administrators(owner):
     assert [each.amount for each in owner.rate_limits.all()] == [5, 500]
 
 
+def test_what_became_an_administrators_a_moment_ago_stays_so(owner):
+    services.set_quota(owner, "tokens", 100, by_administrator=False)
+    limit = services.set_rate_limit(owner, "tokens", 100, by_administrator=False)
+    quota, same_quota = owner.quotas.get(), owner.quotas.get()
+    services.set_quota(owner, "tokens", 50, by_administrator=True)
+    services.set_rate_limit(owner, "tokens", 50, by_administrator=True)
+
+    for late in (
+        lambda: services.change_quota(quota, {"amount": 1000}),
+        lambda: services.remove_quota(same_quota),
+        lambda: services.remove_rate_limit(limit),
+    ):
+        with pytest.raises(services.SetByAdministrator):
+            late()
+    assert [each.amount for each in (*owner.quotas.all(), *owner.rate_limits.all())] == [50, 50]
+
+
+def test_rate_limits_are_so_few_that_every_call_can_be_held_to_each(owner):
+    names = [f"m{number}" for number in range(services.MOST_RATE_LIMITS)]
+    rows = [RateLimit(**_owned(owner), kind="tokens", amount=1, model_name=name) for name in names]
+    RateLimit.objects.bulk_create(rows[owner.rate_limits.count() :])
+
+    with pytest.raises(services.WrongValue, match="at most 100 rate limits") as refused:
+        services.set_rate_limit(owner, "concurrent", 5, by_administrator=False)
+    changed = services.set_rate_limit(owner, "tokens", 7, names[-1], by_administrator=False)
+
+    assert refused.value.field == "model_name"
+    assert changed.amount == 7
+
+
+def _owned(owner):
+    return {"key": owner} if isinstance(owner, ApiKey) else {"team": owner}
+
+
 def test_a_removed_limit_is_gone_and_audited(owner, team, audited, heard, committing):
     limit = services.set_rate_limit(owner, "tokens", 5, by_administrator=True)
     quota = services.set_quota(owner, "tokens", 5, by_administrator=True)

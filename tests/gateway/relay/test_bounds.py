@@ -83,6 +83,33 @@ def test_what_is_no_text_is_counted_whatever_it_is_called():
     assert bounds.media_of(call_of("only words").fields) == bounds.NO_MEDIA
 
 
+@pytest.mark.parametrize("kind", ["input_text", "thinking", "new_thing", None])
+def test_what_may_be_text_under_another_name_counts_by_its_bytes_too(kind):
+    part = {"text": "word " * 1000} | ({} if kind is None else {"type": kind})
+    call = call_of([part], max_tokens=10)
+    worst = bounds.worst(call.fields, 10, target(media_tokens=100), bounds.media_of(call.fields))
+    assert worst.input_tokens > 5000 + 100
+
+
+def test_a_part_that_says_not_what_it_is_may_be_an_image():
+    untyped = {"image_url": "https://example.com/large.png"}
+    assert bounds.media_of(call_of([untyped]).fields).count == 1
+
+
+def test_the_sound_of_an_earlier_answer_counts_as_a_recording():
+    spoken = [{"role": "assistant", "audio": {"id": "audio_1"}}, {"role": "user", "audio": None}]
+    assert bounds.media_of({"messages": Raw(json.dumps(spoken).encode())}).count == 1
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": -1}, {"max_tokens": 0}, {"max_completion_tokens": -1}])
+def test_a_bound_below_one_is_refused_because_some_servers_take_it_for_none(fields):
+    [name] = fields
+    for others in ({}, {"max_tokens": 5}, {"max_completion_tokens": 5}):
+        with pytest.raises(InvalidCall, match="at least 1") as why:
+            bounds.check(call_of(**(others | fields)), route())
+        assert (why.value.status, why.value.param) == (400, name)
+
+
 @pytest.mark.parametrize(
     "messages", [b'[{"content": 7}]', b'[{"content": {"a": 1}}]', b"[[]]", b'[{"content": ["a"]}]']
 )

@@ -17,15 +17,12 @@ from gateway.relay.limits import (
     QuotaAsk,
     RateAsk,
     Window,
-    applying,
     ask_of,
     counter_of,
     give_back,
-    money,
     period_of,
     quota_retry_after,
     rate_counter,
-    says,
     share_of,
     worst_of,
 )
@@ -56,13 +53,6 @@ def us(zone: str, *moment: int) -> int:
 
 
 # Which limits apply, and how much is asked
-
-
-def test_a_limit_of_a_model_name_applies_to_that_one_only() -> None:
-    of_all, of_one = RateLimit(1, KEY, "requests", 5), RateLimit(2, KEY, "requests", 5, "gpt-4o")
-
-    assert applying((of_all, of_one), "gpt-4o") == (of_all, of_one)
-    assert applying((of_all, of_one), "gpt-4o-mini") == (of_all,)
 
 
 def test_a_call_asks_for_a_request_a_place_and_its_tokens() -> None:
@@ -385,89 +375,6 @@ def test_the_longest_wait_is_named_and_the_first_of_equals() -> None:
     found = [Exceeded(each, 1, 5, 0, wait) for each, wait in zip(limits, (1.0, 7.0, 7.0), strict=True)]
 
     assert worst_of(found).bound == limits[1]
-
-
-# In words
-
-
-def rate_refusal(limit: RateLimit, asked: int = 1, used: int = 100, retry_after_s: float = 11.2) -> str:
-    return says(Exceeded(limit, asked, used, 0, retry_after_s), "USD", NOON_US)
-
-
-def test_a_rate_limit_names_its_owner_its_figures_and_when_to_come_back() -> None:
-    assert rate_refusal(RateLimit(1, KEY, "requests", 100)) == (
-        "The API key 'ci' may make 100 requests a minute and made 100 in the last one. Try again in 12 s."
-    )
-    assert rate_refusal(RateLimit(1, TEAM, "tokens", 100_000, "gpt-4o"), 1200, 99_500, 0.1) == (
-        "The team 'Search' may use 100,000 tokens a minute to the model 'gpt-4o' "
-        "and used 99,500 in the last one; this call asks for 1,200. Try again in 1 s."
-    )
-    assert rate_refusal(RateLimit(1, KEY, "concurrent", 1), used=1) == (
-        "The API key 'ci' may have 1 call under way at once and has 1. Try again when one of them has ended."
-    )
-
-
-def test_a_call_that_never_fits_is_told_so() -> None:
-    assert rate_refusal(RateLimit(1, KEY, "tokens", 1000), 5000, 0, inf) == (
-        "The API key 'ci' may use 1,000 tokens a minute, and this call alone asks for 5,000, "
-        "so it can never be let in. Shorten the messages or ask for fewer tokens."
-    )
-
-
-def quota_refusal(of: Quota, asked: int, used: int, held: int, retry_after_s: float = 5000.0) -> str:
-    return says(Exceeded(of, asked, used, held, retry_after_s), "USD", NOON_US)
-
-
-def test_a_quota_names_its_owner_its_figures_and_when_it_begins_anew() -> None:
-    cent = USD // 100
-    assert quota_refusal(quota(USD), 3 * cent, 98 * cent, cent) == (
-        "The team 'Search' has a hard quota of 1.00 USD a day: 0.98 is spent, "
-        "0.01 is held by calls under way, and this call could cost up to 0.03. "
-        "It begins anew at 2026-11-24 00:00 Europe/Berlin."
-    )
-    assert quota_refusal(quota(1000, "tokens", "month", "UTC", hard=False), 9, 992, 0) == (
-        "The team 'Search' has a quota of 1,000 tokens a month: 992 are used, "
-        "0 are held by calls under way, and this call is expected to use 9. "
-        "It begins anew at 2026-12-01 00:00 UTC."
-    )
-    assert quota_refusal(quota(1, "requests", zone="UTC"), 1, 1, 0) == (
-        "The team 'Search' has a hard quota of 1 request a day: 1 made and 0 under way. "
-        "It begins anew at 2026-11-24 00:00 UTC."
-    )
-
-
-def test_a_quota_that_calls_under_way_hold_says_that_they_may_give_back() -> None:
-    assert "Calls under way may give some back. It begins anew" in quota_refusal(
-        quota(USD), 3, 0, USD, UNDER_WAY_RETRY_S
-    )
-
-
-def test_a_call_that_costs_more_than_the_whole_quota_is_told_so() -> None:
-    assert quota_refusal(quota(USD), 3 * USD, 0, 0, inf).endswith(
-        "this call could cost up to 3.00, so it can never be let in. "
-        "Shorten the messages or ask for fewer tokens."
-    )
-
-
-def test_a_quota_of_nothing_says_so() -> None:
-    assert quota_refusal(quota(0, "requests"), 1, 0, 0, inf) == (
-        "The team 'Search' has a hard quota of 0 requests a day, so nothing that counts against it is let in."
-    )
-
-
-@pytest.mark.parametrize(
-    ("nanos", "words"),
-    [
-        (0, "0.00 USD"),
-        (USD, "1.00 USD"),
-        (USD // 2, "0.50 USD"),
-        (420_000, "0.00042 USD"),
-        (1, "0.000001 USD"),
-        (1_234_567 * USD + 1001, "1,234,567.000002 USD"),
-    ],
-)
-def test_money_reads_as_people_write_it(nanos: int, words: str) -> None:
-    assert money(nanos, "USD") == words
 
 
 def test_all_three_figures_stand_against_the_amount() -> None:

@@ -376,7 +376,7 @@ class TestAway:
         assert one._trips._timer is not None
         left_s = one._trips._timer.when() - asyncio.get_running_loop().time()
 
-        assert left_s > 0.7
+        assert left_s > 0.5  # and the last quarter after that
         assert isinstance(await call, Admitted)
 
     async def test_processes_share_a_limit_while_redis_is_away(self, fragile: Machine) -> None:

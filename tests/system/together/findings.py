@@ -82,11 +82,11 @@ def drifted(standing: Standing) -> Iterator[str]:
             yield f"quota {quota_id}: {figures.held} {kind} held and {figures.expired} expired"
 
 
-def alone(let_in_by: Mapping[str, int], processes: int) -> Iterator[str]:
-    """Every process let calls in, or nothing was shown of several."""
-    worked = [process for process, count in let_in_by.items() if count]
-    if len(worked) != processes:
-        yield f"{len(worked)} of {processes} processes let calls in"
+def alone(dealt: Sequence[int], processes: int, amount: int) -> Iterator[str]:
+    """To every process came more calls than the amount, or nothing was shown of several."""
+    enough = [each for each in dealt if each > amount]
+    if len(enough) != processes:
+        yield f"{len(enough)} of {processes} processes were offered more than {amount} calls"
 
 
 def lost_or_doubled(received: Iterable[str], booked: Sequence[str]) -> Iterator[str]:

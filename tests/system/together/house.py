@@ -5,7 +5,7 @@ import json
 import re
 import time
 import urllib.request
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,10 @@ import psutil
 from gateway.ledger.journal import payloads
 from gateway.relay.records import Dispatched, Opened, Released, Settled
 from tests.redis import RunningRedis
-from tests.served import eventually
+from tests.served import eventually, provider_of, serve
 from tests.system.conftest import ENTER_PRICES
 from tests.system.together.findings import Figures, Standing, Sums, drifted
-from tests.system.upstream_side.house import House, open_house
+from tests.system.upstream_side.house import House
 from tests.system.upstream_side.provider import Provider
 
 USUAL, WORDY, WHOLE, IGNORING = "gpt-4o", "gpt-4o-wordy", "gpt-4o-whole", "gpt-4o-ignoring"
@@ -64,6 +64,9 @@ from accounts.tokens import make_token
 print("token " + make_token(User.objects.get(), "tests", ["read"])[1])
 """
 )
+
+RECORD = re.compile(r"^(?=\d{4}-\d\d-\d\d \d\d:)", re.MULTILINE)
+ACCIDENTS = ("reason of our own", "never retrieved", "never awaited", "Unclosed", "Traceback")
 
 Bounds = Sequence[tuple[str, int, str]]
 """Kind, amount, and `minute`, `day`, `month`, `soft day` or `soft month`; what is not soft is hard."""
@@ -170,14 +173,6 @@ class Together:
             found[path.parent.name] += [_record(each) for _, each in payloads(path.read_bytes())]
         return dict(found)
 
-    def let_in_by(self, key: Key) -> dict[str, int]:
-        """By process, how many calls of a key it let in."""
-        found: Counter[str] = Counter()
-        for process, records in self.records().items():
-            mine = [each for each in records if isinstance(each, Opened) and each.key_id == key.id]
-            found[process] += len(mine)
-        return dict(found)
-
     def holds(self, key: Key) -> dict[str, set[int]]:
         """By kind of quota, the amounts that calls of a key were opened with."""
         found: defaultdict[str, set[int]] = defaultdict(set)
@@ -203,6 +198,15 @@ class Together:
             for each in worker.net_connections("tcp")
         )
 
+    def complaints(self) -> list[str]:
+        """Records of the log that tell of an accident of the gateway's own.
+
+        Celery, which also tells of a Redis that is away with tracebacks, may.
+        """
+        records = RECORD.split(self.house.served.errors())
+        ours = [each for each in records if not re.match(r"\S+ \S+ \w+ (celery|kombu)\b", each)]
+        return [each for each in ours if any(sign in each for sign in ACCIDENTS)]
+
     def state(self) -> dict[str, Any]:
         """What `/readyz` says; empty where nobody answers."""
         body = self.house.served.get("/readyz").partition("\r\n\r\n")[2]
@@ -220,10 +224,13 @@ def together(
 ) -> Iterator[Together]:
     """So many processes that serve, all of them there; every target has a price and room for all calls."""
     shared = {"REDIS_URL": redis.url, "WORKERS": str(processes)} if redis else {}
-    with open_house(folder, provider, *model_names, targets=ROOMY, **shared, **environ) as house:
+    routed = provider_of(provider.base_url, *model_names)
+    with serve(folder / "var", ROOMY, **routed, **shared, **environ) as served:
         if redis:
             eventually(lambda: serving(redis) == processes, 60, f"{processes} processes that serve")
-        yield Together(house, redis)
+        made = Together(House(served, provider), redis)
+        yield made
+        assert made.complaints() == []
 
 
 def serving(redis: RunningRedis) -> int:

@@ -46,7 +46,7 @@ def crowd(gateway: Together, key: Key, processes: int) -> tuple[list[Answer], li
     dealt: list[int] = []
     requests = [request(gateway, key, number) for number in range(OFFERED)]
     answers = asyncio.run(at_once(gateway.port, requests, lambda: dealt.extend(gateway.dealt(OFFERED))))
-    assert len([each for each in dealt if each > FIT]) == processes
+    assert list(f.alone(dealt, processes, FIT)) == []
     return answers, dealt
 
 
@@ -117,7 +117,7 @@ def test_a_stream_whose_provider_goes_on_is_cut(gateway, say):
 
 def spend_a_dollar(gateway: Together, count: int, max_tokens: int) -> str:
     """Calls of all sizes, half of them streamed, until no more fit."""
-    key = gateway.key("dollar", ("money", DOLLAR_NANOS, "month"))
+    key = gateway.key(f"dollar-{count}", ("money", DOLLAR_NANOS, "month"))
     picks = random.Random(1)
 
     async def ask_all() -> list[Answer]:

@@ -69,10 +69,12 @@ class Program:
     stopping: bool = False
 
     async def run(self) -> None:
+        due = time.monotonic()
         async with asyncio.TaskGroup() as calls:
             while not self.stopping:
                 calls.create_task(self.call())
-                await asyncio.sleep(len(PROGRAMS) / CALLS_A_SECOND)
+                due += len(PROGRAMS) / CALLS_A_SECOND
+                await asyncio.sleep(due - time.monotonic())  # at once where it is late
 
     async def call(self) -> None:
         secret = self.key.text
@@ -236,7 +238,7 @@ async def rotate_under_load(
 
 
 async def right_at_the_end(two: Together, by: Person, key: Made, scene: Scene) -> None:
-    """Three of five programs take a new secret at once, two do not; every figure is as the clients know it."""
+    """Three of five programs take a new secret at once, two do not; all figures are as the clients know."""
     fresh, _ = await by.rotate(key)
     async with wires_to(two.port) as wires:
         for number, each in enumerate(scene.programs):

@@ -10,8 +10,8 @@ from tests.redis import running_redis
 from tests.system.together.house import PLENTY, USUAL, Key, Together, together
 from tests.system.upstream_side.clients import wires_to
 
-PAIRS = 4000
-BLOCKS = 10
+PAIRS = 10_000
+BLOCKS = 20
 WARM = 200
 P50_S, P99_S = 0.0003, 0.001
 QUOTAS = [("money", PLENTY, "month"), ("tokens", PLENTY, "day")]
