@@ -14,7 +14,7 @@ import psutil
 from benchmarks.configured import NO_USUAL_LIMITS, SET_UP
 from benchmarks.wire import MODEL_NAME
 from gateway.presets import API_KEYS
-from tests.served import KEY, ROOT, Served, eventually, free_port, provider_of
+from tests.served import HELPERS, KEY, ROOT, Served, eventually, free_port, provider_of
 
 CPU_CLOCK = 2
 """The clock of a process's CPU time among its clocks, see clock_getcpuclockid(3)."""
@@ -76,12 +76,21 @@ class Server:
         return [each.pid for each in psutil.Process(self.root).children(recursive=True)]
 
     def worker(self) -> int:
-        """The process that serves: after some calls, the busiest of the descendants."""
-        return max(self._family(), key=cpu_s)
+        """The process that serves: after some calls, the busiest of the descendants that are no helpers."""
+        family = psutil.Process(self.root).children(recursive=True)
+        return max([each.pid for each in family if not is_helper(each)], key=cpu_s)
 
     def tree_cpu_s(self) -> float:
         """CPU time of the root and all its descendants, in seconds."""
         return sum(cpu_s(each) for each in [self.root, *self._family()])
+
+
+def is_helper(process: psutil.Process) -> bool:
+    """It serves nobody; or it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        command = " ".join(process.cmdline())
+        return not command or any(each in command for each in HELPERS)
+    return True
 
 
 def memory_bytes(pid: int) -> int:

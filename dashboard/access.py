@@ -1,6 +1,7 @@
 """What stands around every page: security headers, who acts, facts for the base template, log lines."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,11 +73,18 @@ def _actor_of(request: HttpRequest) -> Actor:
     return Actor("person", name, request.user.pk, address, agent)
 
 
+LINK = re.compile(r"(/invitations/)[\w-]{20,}")
+"""Whoever reads it while the invitation is open could join with it."""
+
+
 class OneLine(logging.Formatter):
-    """A record is one line, so that what a client sends cannot forge another."""
+    """A record is one line, so that what a client sends cannot forge another.
+
+    The link of an invitation is cut.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
+        line = LINK.sub(r"\1…", super().format(record))
         head, *rest = line.split("\n")
         if record.exc_info:
             return "\n".join([_printable(head), *("    " + _printable(each) for each in rest)])

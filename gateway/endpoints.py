@@ -145,9 +145,14 @@ def ratelimit_headers(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]
     A limit is as at first once the window has forgotten the call that was let in just now.
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     """
+    nearest_of: dict[str, Standing] = {}
+    for each in standings:
+        other = nearest_of.get(each.limit.kind)
+        if other is None or each.remaining < other.remaining:
+            nearest_of[each.limit.kind] = each
     found = []
     for kind, name in RATELIMIT_NAMES:
-        nearest = min((each for each in standings if each.limit.kind == kind), key=_remaining, default=None)
+        nearest = nearest_of.get(kind)
         if nearest is not None:
             found += [
                 (b"x-ratelimit-limit-" + name, b"%d" % nearest.limit.amount),
@@ -155,10 +160,6 @@ def ratelimit_headers(standings: Sequence[Standing]) -> list[tuple[bytes, bytes]
                 (b"x-ratelimit-reset-" + name, b"1m1s"),
             ]
     return found
-
-
-def _remaining(standing: Standing) -> int:
-    return standing.remaining
 
 
 def _spent_ms(reservation: Reservation) -> float:

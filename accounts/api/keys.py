@@ -294,7 +294,7 @@ def revoke_key(request: HttpRequest, key_id: int) -> Listed:
 @keys.get("/keys/{int:key_id}/secrets", response=Page[SecretOut])
 def list_secrets(request: HttpRequest, key_id: int, window: Query[Window]) -> Listed:
     """An API key's secrets, the newest first, and the programs that use each."""
-    key = get_object_or_404(found.keys(request), pk=key_id)
+    key = found.visible_key(request, key_id)
     listed, after = page(_secrets(key), window)
     return {"items": [_secret(each) for each in listed], "next": after}
 
@@ -330,7 +330,7 @@ def _secrets(key: ApiKey) -> QuerySet[KeySecret]:
 
 
 def _shown_key(request: HttpRequest, key_id: int) -> Listed:
-    return _key(get_object_or_404(found.keys(request), pk=key_id))
+    return _key(found.visible_key(request, key_id))
 
 
 def _key(key: ApiKey) -> Listed:

@@ -39,7 +39,7 @@ class AuditQuestion(forms.Form):
         label="What",
         required=False,
         max_length=50,
-        widget=forms.TextInput(attrs={"placeholder": "key, or key.rotated"}),
+        widget=forms.TextInput(attrs={"placeholder": "key.rotated"}),
     )
     subject_kind = forms.ChoiceField(label="Of", choices=list(SUBJECTS.items()), required=False)
     subject_id = forms.CharField(label="Number", required=False, max_length=50)

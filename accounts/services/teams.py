@@ -253,5 +253,6 @@ def _locked_membership(team: Team, user: User) -> Membership:
 def _keep_an_owner(team: Team, leaving: Membership) -> None:
     if leaving.role != Role.OWNER:
         return
-    if not Membership.objects.filter(team=team, role=Role.OWNER).exclude(pk=leaving.pk).exists():
+    owners = Membership.objects.filter(team=team, role=Role.OWNER, user__is_active=True)
+    if not owners.exclude(pk=leaving.pk).exists():
         raise LastOwner(f"{team.name} needs an owner: make somebody else owner first.")

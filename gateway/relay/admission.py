@@ -87,6 +87,8 @@ class Reservation(Struct):
     lives_s: float
     limits_of: str
     """The route whose own rate limits were asked last."""
+    covers: Step | None = None
+    """The step whose need is held, with all that is unknown of earlier ones."""
     held: Need = NO_NEED
     unknown: Need = NO_NEED
     """Of the attempts that ended, what they may have cost."""
@@ -114,15 +116,19 @@ class Reservation(Struct):
         """
         if not self.caller.quotas and not self.caller.rate_limits:
             return
+        if step is self.covers and self.plan.route.model_name == self.limits_of:
+            return
         need = self.unknown.plus(need_of(self.call, self.plan, step)) if self.caller.quotas else NO_NEED
         more, route = need.beyond(self.held), self.plan.route.model_name
         if more == NO_NEED and route == self.limits_of:
+            self.covers = step
             return
         ask = ask_of(self.call, self.caller, self.plan, more, self.lives_s)
         rates = tuple(each for each in ask.rates if each.limit.model_name and route != self.limits_of)
         quotas = tuple(each for each in ask.quotas if each.amount and each.quota.kind != "requests")
         await self.house.take(Ask(ask.call_id, self.lives_s, rates, quotas), self.call)
         self.held, self.counted, self.limits_of = self.held.plus(more), True, route
+        self.covers = step
 
     def dispatch(self, step: Step, queued_us: int = 0, backoff_us: int = 0, *, probe: bool = False) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
@@ -155,6 +161,7 @@ class Reservation(Struct):
         assert trying is not None
         if self.caller.quotas:
             self.unknown = self.unknown.plus(self._cost_of(trying.step, usage))
+            self.covers = None
         target, price = trying.step.target, trying.step.price
         first = trying.first_token
         if first is not None:
@@ -351,6 +358,7 @@ class Admission:
             counted,
             lives_s,
             plan.route.model_name,
+            plan.steps[0],
             need,
             standings=standings,
             simulated=plan.simulated,

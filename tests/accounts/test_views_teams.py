@@ -293,6 +293,12 @@ class TestTheTeamItself:
 
 
 class TestLimits:
+    @pytest.mark.parametrize(
+        ("page", "which"), [("rate-limit/", "kind and route"), ("quota/", "kind and period")]
+    )
+    def test_say_which_one_they_replace(self, as_, team, alice, page, which):
+        assert f"the same {which} is replaced" in text_of(as_(alice).get(f"/teams/search/{page}"))
+
     def test_are_set_by_an_owner_and_shown_to_all(self, as_, team, alice, vera):
         form = {"kind": "requests", "amount": "1000", "period": "day", "zone": "UTC", "warn_at": "50"}
         as_(alice).post("/teams/search/quota/", form)

@@ -1,12 +1,13 @@
 """What stands around every page: what is logged, and how much of it."""
 
 import logging
+import secrets
 import sys
 
 import pytest
 from django.conf import settings
 
-from dashboard.access import WithoutTraceback
+from dashboard.access import OneLine, WithoutTraceback
 
 
 def logged(level, **options):
@@ -45,3 +46,15 @@ def test_wrong_passwords_of_one_address_are_few_and_do_not_lock_others_out():
 
     assert of_an_address == "10/m/ip"
     assert of_a_person == "100/300s/key"
+
+
+def test_the_log_has_no_link_of_an_invitation():
+    """A weak password or a missing CSRF token is logged with its path, and the invitation is still open."""
+    secret = secrets.token_urlsafe(32)
+    record = logging.LogRecord(
+        "django.request", logging.WARNING, "", 0, "%s: %s", ("Bad", f"/invitations/{secret}/"), None
+    )
+
+    line = OneLine("%(message)s").format(record)
+
+    assert line == "Bad: /invitations/…/"

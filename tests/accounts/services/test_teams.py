@@ -80,6 +80,16 @@ def test_the_last_owner_stays_owner(team, alice, heard):
     assert heard == []
 
 
+def test_an_owner_whose_account_is_switched_off_is_not_the_one_that_stays(team, alice, bob):
+    services.set_role(team, bob, "owner", by=alice)
+    bob.is_active = False
+    bob.save()
+    with pytest.raises(services.LastOwner):
+        services.leave_team(team, alice)
+    services.remove_member(team, bob)
+    assert roles(team)[alice.email] == "owner"
+
+
 def test_one_of_two_owners_may_go(team, alice, bob, heard, committing):
     services.set_role(team, bob, "owner", by=alice)
     with committing():

@@ -60,8 +60,8 @@ def offer(gateway: Together, key: Key) -> tuple[str, float]:
     assert 0 < min(waits) <= max(waits) <= 61
     told = (
         f"limits  {OFFERED} calls to {PROCESSES} processes ({' + '.join(map(str, dealt))}), "
-        f"limit {LIMIT}: "
-        f"{LIMIT} let in, {OFFERED - LIMIT} refused, to come back after {min(waits):.1f} to {max(waits):.1f} s"
+        f"limit {LIMIT}: {LIMIT} let in, {OFFERED - LIMIT} refused, "
+        f"to come back after {min(waits):.1f} to {max(waits):.1f} s"
     )
     return told, max(waits)
 
