@@ -227,6 +227,8 @@ def completed(schema: OpenAPISchema) -> OpenAPISchema:
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     if method == "post":
         operation["parameters"].append(IDEMPOTENCY_KEY)
+    if described := operation.get("description"):
+        operation["summary"] = described.partition("\n")[0].partition(". ")[0].rstrip(".")
     told = operation["responses"]
     for status in {*_failures(path, method, operation), *(each for each in told if int(each) >= 400)}:
         told[status] = {

@@ -187,7 +187,7 @@ def _asked_for(request: HttpRequest, owner: Owner, rows: QuerySet[Any]) -> Any:
     if not number.isdecimal():
         return None
     found = rows.filter(key=owner) if isinstance(owner, ApiKey) else rows.filter(team=owner)
-    row = get_object_or_404(found, pk=int(number))
+    row = get_object_or_404(found, pk=int(number[:18]))
     _require_change(request, row)
     return row
 

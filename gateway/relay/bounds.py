@@ -141,7 +141,7 @@ def worst(fields: dict[str, Raw], max_tokens: int, target: Target, media: Media)
 
     No token is shorter than a byte, and a message's own JSON is longer than the 16 tokens it may add.
     """
-    size = sum(map(len, map(memoryview, fields.values())))  # a third of what a generator takes
+    size = sum([len(memoryview(each)) for each in fields.values()])
     prompt = size - media.size_bytes + media.count * (target.media_tokens or 0)
     return Usage(min(prompt, MOST_TOKENS), min(max_tokens, MOST_TOKENS), 0, "estimated")
 

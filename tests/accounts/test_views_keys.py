@@ -399,6 +399,10 @@ class TestLimits:
             assert as_(bob).post(path).status_code == 403
         assert as_(charlie).get(f"/teams/{team.slug}/quota/?change={quota.pk}").status_code == 404
 
+    def test_a_number_that_no_limit_has_is_not_there(self, as_, key, alice):
+        for number in ("9" * 5000, "9" * 19, "0"):
+            assert as_(alice).get(f"/keys/{key.pk}/quota/?change={number}").status_code == 404
+
     def test_of_another_owner_are_not_changed_through_this_one(self, as_, key, team, alice):
         quota = services.set_quota(team, "requests", 7, by_administrator=False)
         assert as_(alice).get(f"/keys/{key.pk}/quota/?change={quota.pk}").status_code == 404
