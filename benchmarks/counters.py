@@ -65,7 +65,8 @@ class Round:
 
     def __init__(self, counters: Counters) -> None:
         self._counters, self._calls = counters, calls()
-        self._plan = routing.plan(self._calls[0], LIMITED, CATALOG, self._calls[0].started_at_us, lambda: 0.0)
+        self.began_at_us = self._calls[0].started_at_us
+        self._plan = routing.plan(self._calls[0], LIMITED, CATALOG, self.began_at_us, lambda: 0.0)
 
     async def run(self, callers: int) -> float:
         """CPU time of this process for one call, in microseconds."""

@@ -48,7 +48,8 @@ async def pages_alone(scope: Scope, receive: Receive, send: Send) -> None:
 
     A call that came here took a wrong turn; 404, because trying again would not help.
     """
-    gateway.role = "pages"
+    if scope["type"] == "lifespan":
+        gateway.role = "pages"
     if scope["type"] == "http" and _is_call(scope["path"]):
         await Reply(send, time.monotonic).error(NO_CALLS_HERE)
     else:
@@ -57,7 +58,8 @@ async def pages_alone(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def calls_alone(scope: Scope, receive: Receive, send: Send) -> None:
     """The same without pages, for `up --role relay`; others' live pages show its calls. ASGI 3."""
-    gateway.role = "relay"
+    if scope["type"] == "lifespan":
+        gateway.role = "relay"
     kind = scope["type"]
     if kind == "http" and scope["path"] not in (*health.PATHS, metrics.PATH):
         assert gateway.relay is not None

@@ -262,6 +262,9 @@ class Env:
     allow_private_upstreams: bool = _setting(
         True, _flag, "Providers may live on private addresses; link-local and metadata ones never."
     )
+    allow_private_webhooks: bool = _setting(
+        False, _flag, "A team's webhooks may live on private addresses; an administrator's own always may."
+    )
     journal_sync: str = _setting(
         "group",
         _one_of("group", "strict"),

@@ -159,10 +159,12 @@ class Reservation(Struct):
         """The attempt under way is over; `code` says what went wrong, in a word."""
         trying, self.trying = self.trying, None
         assert trying is not None
-        if self.caller.quotas:
-            self.unknown = self.unknown.plus(self._cost_of(trying.step, usage))
-            self.covers = None
         target, price = trying.step.target, trying.step.price
+        cost = cost_nanos(usage, price)
+        if self.caller.quotas:
+            used = self._used(trying.step, usage, cost)
+            self.unknown = used if self.unknown is NO_NEED else self.unknown.plus(used)
+            self.covers = None
         first = trying.first_token
         if first is not None:
             self.first_token_us = _us(first - self.call.began)
@@ -179,7 +181,7 @@ class Reservation(Struct):
                 None if first is None else _us(first - trying.began),
                 usage,
                 None if price is None else price.id,
-                cost_nanos(usage, price),
+                cost,
                 code,
                 trying.queued_us,
                 trying.backoff_us,
@@ -202,11 +204,11 @@ class Reservation(Struct):
 
         return bounds.Allowance(most, said, step.target.upstream_model, spare)
 
-    def _cost_of(self, step: Step, usage: Usage) -> Need:
-        """What an ended attempt cost; where the provider did not say, what it may have cost."""
+    def _used(self, step: Step, usage: Usage, cost: int) -> Need:
+        """What an ended attempt took of quotas; where the provider did not say, what it may have taken."""
         if usage.basis == "estimated":
             return need_of(self.call, self.plan, step)
-        known = Amounts(usage.input_tokens + usage.output_tokens, cost_nanos(usage, step.price))
+        known = Amounts(usage.input_tokens + usage.output_tokens, cost)
         return Need(known, known)
 
     def prompt_usage(self, output_tokens: int = 0) -> Usage:

@@ -29,6 +29,11 @@ Parts of any other kind count as both: some servers know text by more names.
 """
 
 
+PRICED_APART = ("models", "plugins", "service_tier", "web_search_options")
+"""What may change a call's model or price, by OpenAI's and OpenRouter's references."""
+USUAL_TIERS = (b'"auto"', b'"default"', b'"flex"', b"null")
+
+
 class _Part(Struct):
     type: str = ""
     """Some servers take a part that does not say what it is for whatever it looks like."""
@@ -116,6 +121,14 @@ def usual_bound(route: Route) -> int:
 def is_bounded(fields: dict[str, Raw]) -> bool:
     """Whether a target hears of a bound: its rules may drop what it does not take."""
     return any(name in fields and bytes(fields[name]) != b"null" for name in BOUNDS)
+
+
+def priced_apart(fields: dict[str, Raw]) -> str | None:
+    """The first of a call's values that may make it dearer than its target's price says."""
+    for name in PRICED_APART:
+        if name in fields and not (name == "service_tier" and bytes(fields[name]).strip() in USUAL_TIERS):
+            return name
+    return None
 
 
 def media_of(fields: dict[str, Raw]) -> Media:

@@ -164,7 +164,13 @@ def _bounded(steps: list[Step], call: Call, sizes: _Sizes) -> list[Step]:
             call.model_name,
             "a hard quota applies, and no target says how many tokens an image, a recording or a file is.",
         )
-    heard = [each for each in known if bounds.is_bounded(each.fields)]
+    sure = [each for each in known if bounds.priced_apart(each.fields) is None]
+    if not sure:
+        name = bounds.priced_apart(known[0].fields) or ""
+        raise ParameterRefused(
+            name, call.model_name, f"a hard quota applies, and what '{name}' adds to the price is not known."
+        )
+    heard = [each for each in sure if bounds.is_bounded(each.fields)]
     if not heard:
         raise ParameterRefused(
             "max_tokens", call.model_name, "a hard quota applies, and no target takes a bound of its answer."

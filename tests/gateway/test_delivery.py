@@ -224,7 +224,7 @@ def test_a_webhook_where_none_may_be_is_never_connected_to(team, alice, mail_ser
 
 
 def test_private_webhooks_are_for_the_operator_to_allow(team, webhook, receiver, mail_server, settings):
-    settings.ENV = dataclasses.replace(settings.ENV, allow_private_upstreams=False)
+    settings.ENV = dataclasses.replace(settings.ENV, allow_private_webhooks=False)
     tell(team)
     assert deliver() == Delivered(sent=1, unsent=1)
     assert receiver.heard == []

@@ -269,3 +269,25 @@ def test_under_a_money_quota_a_call_without_a_price_is_refused_though_its_route_
 def test_a_call_for_more_than_its_route_allows_is_refused() -> None:
     with pytest.raises(ParameterTooLarge):
         planned(catalog(target(1, CHEAP), max_tokens=10), call_for(max_tokens=11))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("service_tier", "priority"),
+        ("web_search_options", {}),
+        ("models", ["openai/o1-pro"]),
+        ("plugins", [{"id": "web"}]),
+    ],
+)
+def test_under_a_hard_quota_nothing_goes_up_that_may_change_the_price(name: str, value: object) -> None:
+    known = catalog(target(1, CHEAP), target(2, CHEAP, order=1, parameters={name: "drop"}))
+    assert ids(made_for(limited(), known, **{name: value})) == [2]
+    assert ids(plan(call_for(**{name: value}), ALICE, known, 0, random.random)) == [1, 2]
+    with pytest.raises(ParameterRefused) as why:
+        made_for(limited(), catalog(target(1, CHEAP)), **{name: value})
+    assert why.value.param == name
+
+
+def test_the_usual_service_tiers_cost_what_the_price_says() -> None:
+    assert ids(made_for(limited(), catalog(target(1, CHEAP)), service_tier="auto")) == [1]
