@@ -1,5 +1,6 @@
 import random
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -367,9 +368,13 @@ def lives(journals: Path, call: dict[str, Any], money: Wanted) -> Iterator[list[
 def test_a_survey_is_a_cut_while_two_processes_write_and_book(
     journals: Path, money: Wanted, lives: list[Life], reading_on: bool
 ) -> None:
-    """What was settled before is spent, what is settled later is not; no call is in both."""
+    """What was settled before is spent, what is settled later is not; no call is in both.
+
+    At least 25 surveys, and more until each writer has put a segment away.
+    """
     reader = Journals(journals)
     over = threading.Event()
+    deadline, surveys = time.monotonic() + 20.0, 0
 
     def work() -> None:
         while not over.is_set():
@@ -382,7 +387,9 @@ def test_a_survey_is_a_cut_while_two_processes_write_and_book(
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        for _ in range(25):
+        while surveys < 25 or not all(each.booked for each in lives):
+            assert time.monotonic() < deadline, "the writers booked nothing meanwhile"
+            surveys += 1
             before = sum(each.settled for each in lives)
             found = (reader if reading_on else Journals(journals)).survey([money], lives_s=LIVES_S)
             after = sum(each.settled for each in lives)
@@ -397,7 +404,6 @@ def test_a_survey_is_a_cut_while_two_processes_write_and_book(
     assert {each.call_id for each in found.open} == {
         made.call_id for each in lives for made, _ in each.under_way
     }
-    assert all(each.booked for each in lives), "the writers booked nothing meanwhile"
 
 
 def test_what_was_appended_since_is_read_on(
