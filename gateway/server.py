@@ -45,6 +45,7 @@ MOST_CONNECTIONS = 50_000
 clients that wait or idle would lock everybody out, health checks included. The file limit is near by."""
 HEADER_AND_IDLE_TIMEOUT_MS = 60_000  # also how long a kept connection may idle; SDKs pool for 30 s
 KILL_AFTER_DRAIN_S = 5
+RING_S = 0.02
 LET_GO_S = 1.0
 SET_UP_S = 60.0
 """How long a gateway waits for another one that sets the same VAR_DIR up."""
@@ -219,6 +220,33 @@ class Helper(Protocol):
     def renew(self) -> None: ...
 
 
+class Bell:
+    """Wakes the main loop, from a signal handler too: it takes no lock.
+
+    `threading.Event.set` waits for the lock that the interrupted code may be holding, and then for ever.
+    A ring between a look and its forgetting is only noticed a look later.
+    """
+
+    def __init__(self) -> None:
+        self._rung = False
+
+    def set(self) -> None:
+        self._rung = True
+
+    def clear(self) -> None:
+        self._rung = False
+
+    def is_set(self) -> bool:
+        return self._rung
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it rang within so many seconds, to within RING_S."""
+        deadline = time.monotonic() + timeout
+        while not self._rung and time.monotonic() < deadline:
+            time.sleep(RING_S)
+        return self._rung
+
+
 class Server(MPServer):
     """Workers on one listening socket, started again when they die, and stopped in order.
 
@@ -258,6 +286,7 @@ class Server(MPServer):
             respawn_failed_workers=True,
             workers_kill_timeout=math.ceil(drain_s) + KILL_AFTER_DRAIN_S,
         )
+        self.main_loop_interrupt = Bell()  # type: ignore[assignment]
         self._listeners = listeners
         self._home = os.getpid()
         self._drain_s = drain_s

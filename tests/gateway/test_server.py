@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.server import CannotStart, alone, hold, listen, lock
+from gateway.server import Bell, CannotStart, alone, hold, listen, lock
 
 UNREAD_S = 60.0
 
@@ -100,3 +101,24 @@ def test_only_one_gateway_sets_up(tmp_path):
         assert not lock(other)
     with path.open("a") as other:
         assert lock(other)
+
+
+def test_the_main_loop_may_be_woken_by_a_signal_at_any_moment():
+    """With an Event that takes a lock this stands still, at a signal that comes while the lock is held."""
+    bell, rings = Bell(), []
+
+    def ring(*_):
+        rings.append(True)
+        bell.set()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    try:
+        while len(rings) < 500:
+            bell.wait(0)
+            bell.clear()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    bell.set()
+    assert bell.wait(60)

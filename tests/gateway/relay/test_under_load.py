@@ -130,14 +130,18 @@ def out_of_order(entries: list[Settled]) -> list[str]:
 
 
 def shares(entries: list[Settled]) -> dict[int, float]:
-    """Of the place-seconds that were used while every team still had a call waiting."""
+    """Of the place-seconds that were used while every team had a call in or waiting.
+
+    Seven hundred calls do not all arrive at once, so it begins when the last team has its first place.
+    """
     spans = [(each.team_id, each.attempts[0].started_at_us, each.attempts[0].latency_us) for each in entries]
-    contested_until = min(
-        max(began for team, began, _ in spans if team == one) for one in {team for team, *_ in spans}
-    )
+    begins: dict[int, list[int]] = defaultdict(list)
+    for team, began, _ in spans:
+        begins[team].append(began)
+    since, until = max(map(min, begins.values())), min(map(max, begins.values()))
     used: dict[int, int] = defaultdict(int)
     for team, began, lasted in spans:
-        used[team] += max(0, min(began + lasted, contested_until) - began)
+        used[team] += max(0, min(began + lasted, until) - max(began, since))
     return {team: each / sum(used.values()) for team, each in used.items()}
 
 
