@@ -184,7 +184,15 @@ def test_a_simulator_whose_port_is_taken_moves(var_dir):
             assert "choices" in curl(served)
 
 
-def test_a_closed_terminal_is_a_stop_like_any_other(var_dir):
+@pytest.fixture
+def hangups_count():
+    """Also where these tests run under nohup, whose ignoring the gateway would inherit and heed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_is_a_stop_like_any_other(var_dir, hangups_count):
     with serve(var_dir) as served:
         everybody = family(served.process.pid)
         os.killpg(served.process.pid, signal.SIGHUP)
