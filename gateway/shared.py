@@ -20,8 +20,8 @@ from gateway.ledger.holdings import all_wanted, surveyor
 from gateway.peers import Peers, Role
 from gateway.reconcile import EVERY_S, WARN_EVERY_S, Warner, reconcile
 from gateway.relay import limits
+from gateway.relay.admission import spent_by
 from gateway.relay.counters import LocalCounters
-from gateway.relay.limits import Spent
 from gateway.relay.pipeline import EXPIRES_AFTER_S
 from gateway.relay.ports import Change
 from gateway.relay.records import Settled
@@ -141,11 +141,6 @@ class Shared:
 
     async def _warn(self) -> None:
         await self._warner.look(self.counters)
-
-
-def spent_by(call: Settled) -> Spent:
-    """What a settled call used, as counters take it."""
-    return Spent(call.usage.input_tokens + call.usage.output_tokens, call.cost_nanos)
 
 
 def _wanted(quota_ids: frozenset[int]) -> dict[int, str]:

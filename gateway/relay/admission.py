@@ -258,9 +258,7 @@ class Reservation(Struct):
         self.journal.settle(self.ticket, record)
         self.settled = True
         if self.counted:
-            usage = record.usage
-            spent = Spent(usage.input_tokens + usage.output_tokens, record.cost_nanos)
-            self.house.counters.settle(call.call_id, spent)
+            self.house.counters.settle(call.call_id, spent_by(record))
         self.listener.settled(record)
 
     def __enter__(self) -> "Reservation":
@@ -406,6 +404,11 @@ def _plus(one: Amounts, other: Amounts) -> Amounts:
 
 def _beyond(one: Amounts, held: Amounts) -> Amounts:
     return Amounts(max(0, one.tokens - held.tokens), max(0, one.cost_nanos - held.cost_nanos))
+
+
+def spent_by(call: Settled) -> Spent:
+    """What a settled call used, as counters take it."""
+    return Spent(call.usage.input_tokens + call.usage.output_tokens, call.cost_nanos)
 
 
 def _us(seconds: float) -> int:

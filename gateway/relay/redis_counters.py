@@ -128,11 +128,6 @@ class RedisCounters:
         return self._trips.away
 
     @property
-    def away_because(self) -> str:
-        """In words, for a person; empty where it is there."""
-        return self._trips.why_away if self.away else ""
-
-    @property
     def unsent(self) -> int:
         """Ends that Redis was not told of yet."""
         return self._trips.unsent

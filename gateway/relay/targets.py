@@ -13,18 +13,19 @@ from gateway.relay.breaker import POLICY as BREAKER_POLICY
 from gateway.relay.breaker import Breaker, BreakerPolicy, Shift
 from gateway.relay.catalog import Catalog, Target
 from gateway.relay.gate import Gate, GateFigures
+from gateway.relay.limits import share_of
 from gateway.relay.ports import BreakerState, Change, News, PoolFigures, Transport
 from gateway.relay.retry import RetryBudget
 
 log = logging.getLogger(__name__)
 
 
-def share_of(amount: int, rank: int, live: int) -> int:
-    """This process's part of an amount that `live` processes divide: they add up to it, and none is 0.
+def places_of(amount: int, rank: int, live: int) -> int:
+    """This process's part of the places that `live` processes divide: its share, and at least one.
 
     Where there are more processes than places, each has one, and they add up to more.
     """
-    return max(1, amount // live + (rank < amount % live))
+    return max(1, share_of(amount, rank, live))
 
 
 class LiveTarget(Struct, eq=False):
@@ -100,7 +101,7 @@ class Targets:
             log.info("the breaker of %s is %s: %s", live.target, shift.after, shift.cause)
 
     def _resize(self, live: LiveTarget) -> None:
-        places = share_of(live.target.max_concurrency, self._rank, self._processes)
+        places = places_of(live.target.max_concurrency, self._rank, self._processes)
         live.gate.resize(places, live.target.max_waiting)
 
     def of(self, target: Target) -> LiveTarget:
@@ -117,7 +118,7 @@ class Targets:
             target,
             Breaker(str(target), self._policy),
             Gate(
-                share_of(target.max_concurrency, self._rank, self._processes),
+                places_of(target.max_concurrency, self._rank, self._processes),
                 target.max_waiting,
                 self._clock,
             ),

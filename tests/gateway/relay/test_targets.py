@@ -7,7 +7,7 @@ import pytest
 from gateway.relay.breaker import Breaker
 from gateway.relay.catalog import Catalog, Route, Secret, Target
 from gateway.relay.ports import Change
-from gateway.relay.targets import LiveTarget, Targets, share_of
+from gateway.relay.targets import LiveTarget, Targets, places_of
 from gateway.relay.transports.choice import Transports
 from tests.gateway.relay.carried import Told
 
@@ -186,7 +186,7 @@ def test_a_recovery_in_another_process_lets_one_probe_through_here(targets: Targ
 @pytest.mark.parametrize("amount", [1, 7, 50])
 @pytest.mark.parametrize("live", [1, 2, 3, 8])
 def test_shares_add_up_and_nobody_has_none(amount: int, live: int) -> None:
-    shares = [share_of(amount, rank, live) for rank in range(live)]
+    shares = [places_of(amount, rank, live) for rank in range(live)]
 
     assert min(shares) >= 1
     assert sum(shares) == max(amount, live)
