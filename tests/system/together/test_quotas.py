@@ -132,11 +132,10 @@ def spend_a_dollar(gateway: Together, count: int, max_tokens: int) -> str:
             return await closed_loop(ask, CLIENTS, count)
 
     answers = asyncio.run(ask_all())
-    gateway.house.wait_for_rest()
     let_in = sum(each.status == 200 for each in answers)
     assert 0 < let_in < count, "the dollar was not used up"
     assert list(f.wrong_answers(answers, let_in, f.EXHAUSTED)) == []
-    standing = gateway.standing(key)
+    standing = gateway.at_rest(key)
     [(_, ledger)] = standing.values()
     assert list(f.overshot(standing, {"money": DOLLAR_NANOS})) == []
     assert list(f.drifted(standing)) == []
