@@ -4,11 +4,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core import context
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.models import Authenticator
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils.translation import gettext
 
+from accounts import known_browsers
 from accounts.actor import actor
+from accounts.browsers import browser_of
+from accounts.models import User
 
 
 class ClosedSignup(DefaultAccountAdapter):  # type: ignore[misc]
@@ -31,5 +38,33 @@ class ClosedSignup(DefaultAccountAdapter):  # type: ignore[misc]
         """As the audit sees it, through the configured proxies: else all behind one share its limits."""
         return actor().address or str(super().get_client_ip(request))
 
+    def post_login(self, request: HttpRequest, user: User, **more: Any) -> HttpResponse:
+        response: HttpResponse = super().post_login(request, user, **more)
+        known_browsers.remember(response, user.email)
+        return response
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        """Tries at an account are counted together, but for those of each browser that it knows."""
+        email = str(credentials.get("email", ""))
+        key = str(super()._get_login_attempts_cache_key(request, **credentials))
+        return f"{key}:{known_browsers.name_of(request, email)}"
+
+    def get_reauthentication_methods(self, user: User) -> list[dict[str, Any]]:
+        """A security key is called a passkey here, as on every other page."""
+        passkey = {"description": gettext("Use a passkey")}
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        return [each | passkey if each["id"] == "mfa_reauthenticate:webauthn" else each for each in methods]
+
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         super().send_mail(template_prefix, email, context | {"public_url": settings.PUBLIC_URL})
+
+
+class SecondFactors(DefaultMFAAdapter):  # type: ignore[misc]
+    """Passkeys are called after the browser that made them, until their owner says better."""
+
+    def generate_authenticator_name(self, user: User, type: Authenticator.Type) -> str:
+        return browser_of(context.request.headers.get("User-Agent", "")) or gettext("Passkey")
+
+    def get_public_key_credential_rp_entity(self) -> dict[str, str]:
+        """What the device shows beside the host name."""
+        return {**super().get_public_key_credential_rp_entity(), "name": "Penstock"}

@@ -14,7 +14,10 @@ from accounts.signals import changed
 
 
 def note_change() -> None:
-    """Count up inside the caller's transaction; the signal goes out with the number when that commits."""
+    """Count up inside the caller's transaction; the signal goes out with the number when that commits.
+
+    After all else that may wait for somebody: from here to the commit every other change waits for this one.
+    """
     if not ChangeCounter.objects.filter(pk=1).update(number=F("number") + 1):
         ChangeCounter.objects.get_or_create(pk=1, defaults={"number": 1})
     transaction.on_commit(partial(changed.send, sender=ChangeCounter, number=change_number()))

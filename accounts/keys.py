@@ -73,6 +73,17 @@ def prefix_of(public_id: str, prefix: str = PREFIX) -> str:
     return prefix + public_id
 
 
+def public_id_of(text: str) -> str:
+    """Of a key or the beginning of one, however long: no more than what may be shown."""
+    return text.removeprefix(PREFIX).partition("_")[0][:PUBLIC_ID_LENGTH]
+
+
+def without_secret(text: str) -> str:
+    """What somebody looks for, but of a whole API key no more than what may be shown."""
+    text = text.strip()
+    return prefix_of(public_id_of(text)) if text.startswith(PREFIX) else text
+
+
 def checksum(text: str) -> str:
     """CRC-32 of ASCII text in six base62 digits, highest first."""
     rest, low = divmod(zlib.crc32(text.encode("ascii")), 3844)

@@ -6,7 +6,10 @@ from django.contrib.auth.base_user import BaseUserManager
 from django.contrib.auth.models import AbstractUser
 from django.db import models, transaction
 from django.db.models import CheckConstraint, Q, UniqueConstraint
-from django.db.models.functions import Lower
+from django.db.models.functions import Lower, Upper
+from django.utils.translation import gettext_lazy as _
+
+from accounts.areas import Area
 
 
 class UserManager(BaseUserManager["User"]):
@@ -40,6 +43,22 @@ class User(AbstractUser):
     username = None  # type: ignore[assignment]
     email = models.EmailField(
         "e-mail address", unique=True, error_messages={"unique": "Somebody has this address already."}
+    )
+
+    language = models.CharField(
+        max_length=8,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of pages and mails, such as `ja`; empty: as the browser asks.",
+    )
+    zone = models.CharField(
+        "time zone",
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="IANA name, such as `Asia/Tokyo`, in which pages tell the time; empty: UTC.",
     )
 
     USERNAME_FIELD = "email"
@@ -95,9 +114,9 @@ class Membership(models.Model):
     """A person's place in a team."""
 
     class Role(models.TextChoices):
-        OWNER = "owner", "Owner"
-        MEMBER = "member", "Member"
-        VIEWER = "viewer", "Viewer"
+        OWNER = "owner", _("Owner")
+        MEMBER = "member", _("Member")
+        VIEWER = "viewer", _("Viewer")
 
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="memberships")
@@ -116,13 +135,14 @@ class ApiKey(models.Model):
     """A program's right to call. Its id, settings and history stay while secrets come and go."""
 
     class Kind(models.TextChoices):
-        SERVICE = "service", "Service"
-        PERSONAL = "personal", "Personal"
+        SERVICE = "service", _("Service")
+        PERSONAL = "personal", _("Personal")
+        PLAYGROUND = "playground", _("Playground")
 
     class Priority(models.TextChoices):
-        URGENT = "urgent", "Urgent"
-        NORMAL = "normal", "Normal"
-        BATCH = "batch", "Batch"
+        URGENT = "urgent", _("Urgent")
+        NORMAL = "normal", _("Normal")
+        BATCH = "batch", _("Batch")
 
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100)
@@ -130,7 +150,8 @@ class ApiKey(models.Model):
         max_length=10,
         choices=Kind,
         default=Kind.SERVICE,
-        help_text="A personal key is revoked when its maker leaves the team; a service key stays.",
+        help_text="A personal key is revoked when its maker leaves the team; a service key stays. "
+        "One of the playground lives for an hour.",
     )
     created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -163,7 +184,9 @@ class ApiKey(models.Model):
                 condition=Q(priority_ceiling__in=["urgent", "normal", "batch"]),
                 name="api_key_has_a_known_priority_ceiling",
             ),
-            CheckConstraint(condition=Q(kind__in=["service", "personal"]), name="api_key_has_a_known_kind"),
+            CheckConstraint(
+                condition=Q(kind__in=["service", "personal", "playground"]), name="api_key_has_a_known_kind"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -224,9 +247,9 @@ class RateLimit(models.Model):
     """So many requests or tokens in any 60 seconds, or calls at once, of a team or of a key."""
 
     class Kind(models.TextChoices):
-        REQUESTS = "requests", "Requests a minute"
-        TOKENS = "tokens", "Tokens a minute"
-        CONCURRENT = "concurrent", "Calls at once"
+        REQUESTS = "requests", _("Requests a minute")
+        TOKENS = "tokens", _("Tokens a minute")
+        CONCURRENT = "concurrent", _("Calls at once")
 
     team = models.ForeignKey(
         Team, on_delete=models.CASCADE, null=True, blank=True, related_name="rate_limits"
@@ -267,13 +290,13 @@ class Quota(models.Model):
     """So many requests, tokens or nano-units of money in a calendar day or month, of a team or of a key."""
 
     class Kind(models.TextChoices):
-        REQUESTS = "requests", "Requests"
-        TOKENS = "tokens", "Tokens"
-        MONEY = "money", "Money"
+        REQUESTS = "requests", _("Requests")
+        TOKENS = "tokens", _("Tokens")
+        MONEY = "money", _("Money")
 
     class Period(models.TextChoices):
-        DAY = "day", "Day"
-        MONTH = "month", "Month"
+        DAY = "day", _("Day")
+        MONTH = "month", _("Month")
 
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True, related_name="quotas")
     key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="quotas")
@@ -391,7 +414,10 @@ class AuditEvent(models.Model):
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["team_id", "-id"], name="audit_event_by_team"),
-            models.Index(fields=["subject_kind", "subject_id", "-id"], name="audit_event_by_subject"),
+            models.Index(fields=["subject_id", "subject_kind", "-id"], name="audit_event_by_subject"),
+            models.Index(Upper("actor_name"), models.F("id").desc(), name="audit_event_by_actor"),
+            models.Index(fields=["action", "-id"], name="audit_event_by_action"),
+            models.Index(Area("action"), models.F("id").desc(), name="audit_event_by_area"),
         ]
 
     def __str__(self) -> str:
@@ -424,12 +450,51 @@ class Webhook(models.Model):
         return self.url
 
 
+class Channel(models.Model):
+    """Where a team's alerts are sent, or without a team those of the system: mail, a webhook, or Slack."""
+
+    class Kind(models.TextChoices):
+        MAIL = "mail", _("E-mail")
+        WEBHOOK = "webhook", _("Webhook")
+        SLACK = "slack", _("Slack-compatible")
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True, related_name="channels")
+    kind = models.CharField(max_length=10, choices=Kind)
+    name = models.CharField(max_length=100)
+    address = models.TextField()
+    """As people are shown it: addresses of mail with commas, a webhook's, a Slack one's without its path."""
+    sealed = models.TextField(blank=True, default="")
+    """The whole address of a Slack-compatible one, encrypted: whoever knows it may write there."""
+    salt = models.CharField(max_length=32)
+    """As of a webhook: its signing secret is derived from this."""
+    enabled = models.BooleanField(default=True)
+    created_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            CheckConstraint(
+                condition=Q(kind__in=["mail", "webhook", "slack"]), name="channel_has_a_known_kind"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Outbox(models.Model):
     """Mail and webhook messages on their way: written with what they tell of, delivered by a task."""
 
-    channel = models.CharField(max_length=10, choices=[("mail", "Mail"), ("webhook", "Webhook")])
+    channel = models.CharField(
+        max_length=10, choices=[("mail", "Mail"), ("webhook", "Webhook"), ("slack", "Slack")]
+    )
     email = models.EmailField(blank=True, default="")
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, null=True, related_name="messages")
+    to = models.ForeignKey(Channel, on_delete=models.CASCADE, null=True, related_name="messages")
+    """The channel it is for, where it is for one."""
+    about = models.CharField(max_length=60, blank=True, default="", db_default="")
+    """What it belongs to in another room, such as `alert_event:7`."""
     event = models.CharField(max_length=50)
     """What it tells of, such as `quota.reached`."""
     subject = models.CharField(max_length=200)
@@ -443,6 +508,8 @@ class Outbox(models.Model):
     sent_at = models.DateTimeField(null=True)
     given_up_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=200, blank=True, default="")
+    answer = models.CharField(max_length=100, blank=True, default="", db_default="")
+    """What the far side said when it took the message."""
 
     class Meta:
         ordering = ["id"]
@@ -452,11 +519,32 @@ class Outbox(models.Model):
                 fields=["next_try_at"],
                 condition=Q(sent_at=None, given_up_at=None),
                 name="outbox_waiting",
-            )
+            ),
+            models.Index(fields=["about"], condition=~Q(about=""), name="outbox_by_subject"),
         ]
 
     def __str__(self) -> str:
         return f"{self.event} to {self.email or self.webhook_id}"
+
+
+class Milestone(models.Model):
+    """Something that a person did for the first time, and that no other row tells of."""
+
+    class Name(models.TextChoices):
+        COST_SEEN = "cost_seen", _("Looked at costs")
+        SAVINGS_SEEN = "savings_seen", _("Opened the savings")
+        ALERT_TESTED = "alert_tested", _("Tested an alert")
+        CHECKLIST_CLOSED = "checklist_closed", _("Put the checklist away")
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="milestones")
+    name = models.CharField(max_length=20, choices=Name)
+    reached_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [UniqueConstraint(fields=["user", "name"], name="milestone_once_a_user")]
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.name}"
 
 
 class IdempotentAnswer(models.Model):

@@ -1,20 +1,28 @@
 """News for people and programs: written to the outbox with what they tell of, delivered by a task."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db.models import Q
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
-from accounts.models import ApiKey, Invitation, Membership, Outbox, Team, User, Webhook
+from accounts.channels import emails_of
+from accounts.models import ApiKey, Channel, Invitation, Membership, Outbox, Team, User, Webhook
 
 LONGEST_SUBJECT = 200
 SEALED = {"sealed": True}
 """The data of a message whose text is encrypted."""
+
+
+class Words(NamedTuple):
+    """A message in somebody's language."""
+
+    subject: str
+    text: str
 
 
 class Unreadable(Exception):
@@ -57,6 +65,57 @@ def tell(
 def mail(email: str, subject: str, text: str, event: str, dedupe: str) -> int:
     """One mail to one address. Gives 0 where it was written before."""
     return _write([_row(event, subject, text, {}, dedupe, channel="mail", email=email)])
+
+
+def tell_places(
+    event: str,
+    *,
+    people: Iterable[User],
+    channels: Iterable[Channel],
+    words: Callable[[], Words],
+    data: Mapping[str, Any],
+    about: str,
+    dedupe: str,
+) -> list[Outbox]:
+    """Tell people by mail, each in their own language, and channels in English, in the caller's transaction.
+
+    `words` says it in the language that is active then. `about` finds the messages again.
+    The same `dedupe`, of at most 100 characters, is told once to each. Gives what was asked for, new or not.
+    """
+    rows = [
+        _row(
+            event,
+            *_in(user.language, words),
+            data,
+            f"{dedupe}:user:{user.pk}",
+            channel="mail",
+            email=user.email,
+        )
+        for user in people
+    ]
+    for channel in channels:
+        rows += _rows_to(channel, event, _in("", words), data, dedupe)
+    for row in rows:
+        row.about = about
+    _write(rows)
+    return list(Outbox.objects.filter(dedupe__in=[row.dedupe for row in rows]))
+
+
+def _in(language: str, words: Callable[[], Words]) -> Words:
+    """A person who chose no language is written to in English, as there is no browser to ask."""
+    with translation.override(language or "en"):
+        return words()
+
+
+def _rows_to(channel: Channel, event: str, said: Words, data: Mapping[str, Any], dedupe: str) -> list[Outbox]:
+    """One message, or of mail one to each address, so that none learns of the others."""
+    dedupe = f"{dedupe}:channel:{channel.pk}"
+    if channel.kind != Channel.Kind.MAIL:
+        return [_row(event, *said, data, dedupe, channel=channel.kind, to=channel)]
+    return [
+        _row(event, *said, data, f"{dedupe}:{number}", channel="mail", to=channel, email=email)
+        for number, email in enumerate(emails_of(channel))
+    ]
 
 
 def invite(invitation: Invitation, token: str) -> int:
@@ -151,10 +210,10 @@ def _row(event: str, subject: str, text: str, data: Mapping[str, Any], dedupe: s
 
 
 def _write(rows: list[Outbox]) -> int:
-    """Insert those that are new; another process may write the same at this moment."""
+    """Insert those that are new; another process may write the same at this moment, in the same order."""
     known = set(
         Outbox.objects.filter(dedupe__in=[row.dedupe for row in rows]).values_list("dedupe", flat=True)
     )
-    fresh = [row for row in rows if row.dedupe not in known]
+    fresh = sorted((row for row in rows if row.dedupe not in known), key=lambda row: row.dedupe)
     Outbox.objects.bulk_create(fresh, ignore_conflicts=True)
     return len(fresh)

@@ -1,6 +1,6 @@
 """What may be seen, and by whom. Reads only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -8,8 +8,11 @@ from typing import Literal, NamedTuple
 
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, Prefetch, Q, QuerySet, Value, prefetch_related_objects
+from django.db.models.functions import Upper
+from django.db.models.lookups import Exact
 
+from accounts.areas import Area
 from accounts.keys import prefix_of
 from accounts.models import (
     AccessToken,
@@ -81,7 +84,7 @@ class SecretRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """An API key as lists show it; nothing of its secret."""
+    """An API key as its page shows it; nothing of its secrets but what they are called."""
 
     id: int
     team_id: int
@@ -133,11 +136,23 @@ def teams_of(user: User) -> QuerySet[Team]:
 def with_counts(teams: QuerySet[Team], now: datetime) -> QuerySet[Team]:
     """Each team with `people` and `active_keys`; an archived one has none of those."""
     lasting = Q(api_keys__expires_at=None) | Q(api_keys__expires_at__gt=now)
-    active = Q(archived_at=None, api_keys__revoked_at=None) & lasting
+    listed = ~Q(api_keys__kind=ApiKey.Kind.PLAYGROUND)
+    active = Q(archived_at=None, api_keys__revoked_at=None) & lasting & listed
     return Team.objects.filter(pk__in=teams.values("pk")).annotate(
         people=Count("memberships", distinct=True),
         active_keys=Count("api_keys", filter=active, distinct=True),
     )
+
+
+def places_of(user: User, most: int) -> list[tuple[Team, str | None]]:
+    """The teams that a person may see with their role in each, by name, in one query.
+
+    An administrator has no role to ask for: sees all, at most so many here.
+    """
+    if user.is_superuser:
+        return [(team, None) for team in Team.objects.all()[:most]]
+    own = Membership.objects.filter(user=user).select_related("team").order_by("team__name")
+    return [(each.team, each.role) for each in own[:most]]
 
 
 def roles_of(user: User) -> dict[int, str]:
@@ -187,13 +202,26 @@ def _rights_in(user: User, team: Team) -> frozenset[Action]:
     return rights(user, membership.values_list("role", flat=True).first())
 
 
-def recovery_codes_left(user: User) -> int | None:
-    """How many recovery codes a person has left; None where two-factor authentication is off."""
-    factors = {each.type: each for each in Authenticator.objects.filter(user=user)}
-    if Authenticator.Type.TOTP not in factors:
-        return None
-    codes = factors.get(Authenticator.Type.RECOVERY_CODES)
-    return len(codes.wrap().get_unused_codes()) if codes else 0
+@dataclass(frozen=True)
+class Factors:
+    """What a person signs in with besides the password, or instead of it."""
+
+    totp: bool
+    passkeys: list[Authenticator]
+    recovery_codes_left: int | None
+    """None where none were made."""
+
+
+def factors_of(user: User) -> Factors:
+    """In one query, passkeys in the order in which they were added."""
+    rows = list(Authenticator.objects.filter(user=user).order_by("id"))
+    kinds = {row.type: row for row in rows}
+    codes = kinds.get(Authenticator.Type.RECOVERY_CODES)
+    return Factors(
+        totp=Authenticator.Type.TOTP in kinds,
+        passkeys=[row for row in rows if row.type == Authenticator.Type.WEBAUTHN],
+        recovery_codes_left=len(codes.wrap().get_unused_codes()) if codes else None,
+    )
 
 
 def limits_of(owner: Team | ApiKey) -> Limits:
@@ -233,9 +261,9 @@ def audit_events(
 def _matching(asked: AuditFilter) -> Q:
     found = Q()
     if asked.actor:
-        found &= Q(actor_name__iexact=asked.actor)
+        found &= Q(Exact(Upper("actor_name"), Upper(Value(asked.actor))))  # as its index has it
     if asked.action:
-        found &= Q(action=asked.action) | Q(action__startswith=f"{asked.action}.")
+        found &= _is_about(asked)
     if asked.subject_kind:
         found &= Q(subject_kind=asked.subject_kind)
     if asked.subject_id:
@@ -247,27 +275,21 @@ def _matching(asked: AuditFilter) -> Q:
     return found
 
 
-def keys_of(team: Team, now: datetime) -> list[KeyRow]:
-    """A team's keys, active ones first, then the newest."""
-    return keys_by_team([team], now)[team.pk]
+def _is_about(asked: AuditFilter) -> Q:
+    """One kind of action, or all of an area: by its index, unless that of the actor finds less."""
+    if "." in asked.action:
+        return Q(action=asked.action)
+    if asked.actor:
+        return Q(action__startswith=f"{asked.action}.")
+    return Q(Exact(Area("action"), Value(asked.action)))
 
 
-def keys_by_team(teams: Iterable[Team], now: datetime) -> dict[int, list[KeyRow]]:
-    """Every team's keys in three queries, however many teams there are."""
-    rows: dict[int, list[KeyRow]] = {team.pk: [] for team in teams}
-    for row in key_rows(ApiKey.objects.filter(team__in=rows), now):
-        rows[row.team_id].append(row)
-    for each in rows.values():
-        each.sort(key=lambda row: row.state != "active")
-    return rows
-
-
-def key_rows(keys: QuerySet[ApiKey], now: datetime) -> list[KeyRow]:
-    """These keys as lists show them, in their order; three queries: keys with makers, secrets, programs."""
+def key_row(key: ApiKey, now: datetime) -> KeyRow:
+    """A key with its secrets and who presents them, in two queries; its maker is one more if not at hand."""
     of_late = Q(last_used_at__gt=now - PROGRAMS_FOR) | Q(secret__ends_at__gt=now)
     programs = Prefetch("programs", KeyUse.objects.filter(of_late).order_by("-last_used_at", "id"))
-    secrets = Prefetch("secrets", KeySecret.objects.prefetch_related(programs))
-    return [_row(key, now) for key in keys.select_related("created_by").prefetch_related(secrets)]
+    prefetch_related_objects([key], Prefetch("secrets", KeySecret.objects.prefetch_related(programs)))
+    return _row(key, now)
 
 
 def state_of(key: ApiKey, now: datetime) -> KeyState:

@@ -11,19 +11,24 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from accounts import audit, keys
 from accounts.models import AccessToken, User
 from accounts.services.common import named
 from accounts.services.wishes import AlreadyRevoked, ExpiryPassed, WrongValue
 
-SCOPES: Mapping[str, str] = MappingProxyType(
+SCOPES: Mapping[str, Promise] = MappingProxyType(
     {
-        "read": "See what its maker may see; every GET needs it.",
-        "keys": "Make, change, rotate and revoke API keys.",
-        "teams": "Make and change teams, their members and invitations, and their webhooks.",
-        "limits": "Set and remove rate limits and quotas.",
-        "operate": "Change providers, credentials, routes, prices and breakers: administrators only.",
+        "read": gettext_lazy("See what its maker may see; every GET needs it."),
+        "keys": gettext_lazy("Make, change, rotate and revoke API keys."),
+        "teams": gettext_lazy("Make and change teams, their members and invitations, and their webhooks."),
+        "limits": gettext_lazy("Set and remove rate limits and quotas."),
+        "operate": gettext_lazy(
+            "Change providers, credentials, routes, prices and breakers: administrators only."
+        ),
     }
 )
 """What each lets a program do. A token never may more than the person it belongs to."""
@@ -41,7 +46,7 @@ def make_token(
     """
     name, scopes = named(name), _scopes(scopes)
     if expires_at is not None and expires_at <= timezone.now():
-        raise ExpiryPassed("The access token would have expired already; choose a later moment.")
+        raise ExpiryPassed(_("The access token would have expired already; choose a later moment."))
     parts = keys.mint(keys.ACCESS_PREFIX)
     pepper = settings.KEY_PEPPERS[0]
     with transaction.atomic():
@@ -64,7 +69,7 @@ def revoke_token(token: AccessToken) -> None:
     with transaction.atomic():
         at = timezone.now()
         if not AccessToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=at):
-            raise AlreadyRevoked(f"The access token {token.name} was revoked already.")
+            raise AlreadyRevoked(_("The access token %(name)s was revoked already.") % {"name": token.name})
         token.revoked_at = at
         audit.record("access_token.revoked", token, before={"revoked_at": None}, after={"revoked_at": at})
 
@@ -88,9 +93,13 @@ def _scopes(wished: Iterable[str]) -> list[str]:
     """In the order of SCOPES, each once."""
     asked = set(wished)
     if unknown := sorted(asked - SCOPES.keys()):
-        raise WrongValue("scopes", f"There is no scope called {unknown[0]}; choose of {', '.join(SCOPES)}.")
+        raise WrongValue(
+            "scopes",
+            _("There is no scope called %(unknown)s; choose of %(scopes)s.")
+            % {"unknown": unknown[0], "scopes": ", ".join(SCOPES)},
+        )
     if not asked:
-        raise WrongValue("scopes", "An access token needs at least one scope.")
+        raise WrongValue("scopes", _("An access token needs at least one scope."))
     return [scope for scope in SCOPES if scope in asked]
 
 

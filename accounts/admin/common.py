@@ -1,6 +1,7 @@
 """What every operator page keeps to: each write is on the audit, and serving processes hear of it."""
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 from django.contrib import messages
@@ -13,6 +14,7 @@ from unfold.admin import ModelAdmin
 from accounts import audit
 from accounts.changes import note_change
 from accounts.models import Team
+from accounts.searching import LONGEST, newest
 from accounts.services import NotPossible
 
 UNTOLD = frozenset({"password", "encrypted", "digest", "data", "ca_pem"})
@@ -32,7 +34,23 @@ def facts(row: models.Model) -> dict[str, Any]:
     }
 
 
-class Audited(ModelAdmin):  # type: ignore[misc]
+class Searched(ModelAdmin):  # type: ignore[misc]
+    """A search looks at the newest rows, so that none goes through a long table."""
+
+    show_full_result_count = False  # counting a long table costs more than it tells
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if search_term and isinstance(self.opts.pk, models.AutoField):
+            queryset = newest(queryset)
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(
+            request, queryset, search_term[:LONGEST]
+        )
+        return found
+
+
+class Audited(Searched):
     """Every write is on the audit, with what was before and after."""
 
     made = "added"
@@ -89,24 +107,24 @@ class NotedAdmin(Audited):
         self.note(obj)
 
     def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
+        gone = copy(obj)  # Django takes its id away
         with transaction.atomic():
-            self.note(obj)
             super().delete_model(request, obj)
+            self.note(gone)  # last, as everywhere: every change waits for the counter's row
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        gone = list(queryset)
         with transaction.atomic():
-            for each in queryset:
-                self.note(each)
             super().delete_queryset(request, queryset)
+            for each in gone:
+                self.note(each)
 
     def note(self, obj: models.Model) -> None:
         note_change()
 
 
-class ReadOnly(ModelAdmin):  # type: ignore[misc]
+class ReadOnly(Searched):
     """Rows to look at."""
-
-    show_full_result_count = False  # counting a long table costs more than it tells
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

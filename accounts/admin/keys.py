@@ -6,8 +6,9 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import TabularInline
 
+from accounts.admin.common import Searched
 from accounts.admin.limits import QuotaInline, RateLimitInline, save_limits
 from accounts.caller import Priority
 from accounts.models import ApiKey, User
@@ -16,7 +17,7 @@ from accounts.services import AlreadyRevoked, revoke_key, set_priority_ceiling
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ModelAdmin):  # type: ignore[misc]
+class ApiKeyAdmin(Searched):
     """API keys to look at, to limit and to revoke; they are made on the page of keys.
 
     Nothing of a secret is shown.

@@ -1,10 +1,12 @@
 """People and their second factors."""
 
 import allauth.account.admin
-import allauth.mfa.admin  # noqa: F401  (both register their models; ours take their place below)
+import allauth.mfa.admin
+import allauth.usersessions.admin  # noqa: F401  (they register their models; ours take their place below)
 from allauth.account.decorators import secure_admin_login
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
@@ -15,10 +17,10 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from accounts import audit
 from accounts.admin.common import Audited, NotedAdmin
 from accounts.models import User
-from accounts.services import note_rights
+from accounts.services import close_playground, note_rights
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
-for _model in (EmailAddress, Authenticator, Group):
+for _model in (EmailAddress, Authenticator, Group, UserSession):
     admin.site.unregister(_model)
 
 
@@ -48,7 +50,9 @@ class PersonAdmin(NotedAdmin, UserAdmin):  # type: ignore[type-arg]
         with transaction.atomic():
             answer = super().user_change_password(request, id, form_url)
             if request.method == "POST" and answer.status_code == 302:
-                audit.record("user.password_set", User.objects.get(pk=id))
+                person = User.objects.get(pk=id)
+                audit.record("user.password_set", person)
+                close_playground(person, why=f"{person.email} has a new password")
         return answer
 
     def note(self, obj: models.Model) -> None:

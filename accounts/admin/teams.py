@@ -9,11 +9,11 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet, ModelForm
 from django.http import HttpRequest
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import TabularInline
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from accounts import services
-from accounts.admin.common import refused
+from accounts.admin.common import Searched, refused
 from accounts.admin.limits import QuotaInline, RateLimitInline, save_limits
 from accounts.models import Membership, Team, User
 
@@ -66,7 +66,7 @@ class NewTeamForm(TeamForm):
 
 
 @admin.register(Team)
-class TeamAdmin(ModelAdmin):  # type: ignore[misc]
+class TeamAdmin(Searched):
     """Made with an owner and the usual limits; every write goes through the services, which audit it."""
 
     form = TeamForm

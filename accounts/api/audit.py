@@ -1,14 +1,9 @@
 """The audit to read and to export: owners see their teams', administrators all."""
 
-import csv
-import io
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from ninja import Query, Router, Schema
@@ -16,6 +11,7 @@ from pydantic import Field
 
 from accounts import queries
 from accounts.api.auth import door, me
+from accounts.api.exports import as_file, lines, spreadsheet
 from accounts.api.found import picked, team_of
 from accounts.api.shapes import Line, Moment, Page, Window, also, page, shown
 from accounts.models import AuditEvent
@@ -28,7 +24,6 @@ COLUMNS = [
     *("id", "at", "actor_kind", "actor_name", "address", "user_agent", "action", "team_id"),
     *("subject_kind", "subject_id", "subject_name", "before", "after"),
 ]
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class EventOut(Schema):
@@ -90,22 +85,10 @@ def list_audit_events(request: HttpRequest, asked: Query[EventPage]) -> dict[str
     return {"items": [picked(each, EventOut.model_fields) for each in found], "next": after}
 
 
-@audit.get(
-    "/audit.csv",
-    openapi_extra={
-        "responses": {
-            200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-            **also(404)["responses"],
-        }
-    },
-)
+@audit.get("/audit.csv", openapi_extra=spreadsheet(404))
 def export_audit(request: HttpRequest, asked: Query[EventFilter]) -> StreamingHttpResponse:
     """The same as a file for a spreadsheet, whole, in UTF-8 with a line of headings."""
-    parts = _parts(_events(request, asked))
-    is_async = isinstance(request, ASGIRequest)
-    answer = StreamingHttpResponse(_stepped(parts) if is_async else parts, content_type="text/csv")
-    answer["Content-Disposition"] = 'attachment; filename="penstock-audit.csv"'
-    return answer
+    return as_file(request, _parts(_events(request, asked)), "penstock-audit.csv")
 
 
 def _events(request: HttpRequest, asked: EventFilter) -> QuerySet[AuditEvent]:
@@ -117,35 +100,8 @@ def _events(request: HttpRequest, asked: EventFilter) -> QuerySet[AuditEvent]:
 
 def _parts(events: QuerySet[AuditEvent]) -> Iterator[str]:
     """The file, some hundred lines at a time."""
-    yield _lines([COLUMNS])
+    yield lines([COLUMNS])
     rows, last = events.order_by("-id"), None
     while found := list((rows if last is None else rows.filter(pk__lt=last))[:EXPORTED_AT_ONCE]):
         last = found[-1].pk
-        yield _lines([_cell(getattr(each, name)) for name in COLUMNS] for each in found)
-
-
-async def _stepped(parts: Iterator[str]) -> AsyncIterator[str]:
-    """Each part made in the thread of the database."""
-    while (part := await sync_to_async(_next)(parts)) is not None:
-        yield part
-
-
-def _next(parts: Iterator[str]) -> str | None:
-    return next(parts, None)
-
-
-def _lines(rows: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """Spreadsheets run what looks like a formula; a blank before it keeps it text."""
-    if isinstance(value, datetime):
-        text = value.isoformat()
-    elif isinstance(value, dict):
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = "" if value is None else str(value)
-    return f" {text}" if text.startswith(FORMULA) else text
+        yield lines([getattr(each, name) for name in COLUMNS] for each in found)

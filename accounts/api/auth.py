@@ -57,7 +57,7 @@ class TokenAuth(AuthBase):
         if presented(request) is None:
             return None
         access = known(request)
-        _require_scope(access, "read" if request.method in LOOKS else self.scope)
+        require_scope(access, "read" if request.method in LOOKS else self.scope)
         return access
 
 
@@ -107,8 +107,8 @@ def _look_up(request: HttpRequest) -> Access:
     return Access(request.user)
 
 
-def _require_scope(access: Access, scope: str) -> None:
-    """Raises AuthorizationError."""
+def require_scope(access: Access, scope: str) -> None:
+    """A person in a session may do all that is theirs. Raises AuthorizationError."""
     if access.token is None or scope in access.token.scopes:
         return
     if scope == NO_TOKEN:
@@ -135,9 +135,9 @@ def me(request: HttpRequest) -> User:
 def require(request: HttpRequest, team: Team, action: queries.Action) -> None:
     """Raises AuthorizationError. That the person may see the team was decided before."""
     if not queries.may(me(request), team, action):
-        raise AuthorizationError(message=REFUSALS[action])
+        raise AuthorizationError(message=str(REFUSALS[action]))
 
 
 def refusal(action: queries.Action) -> AuthorizationError:
     """For somebody whose role does not allow this."""
-    return AuthorizationError(message=REFUSALS[action])
+    return AuthorizationError(message=str(REFUSALS[action]))

@@ -16,9 +16,10 @@ from accounts import queries, services
 from accounts.api import found
 from accounts.api.auth import door, me, require
 from accounts.api.found import email_of, picked
-from accounts.api.shapes import Line, Moment, Name, Page, Window, page, shown, taken
+from accounts.api.shapes import Line, Moment, Name, Page, Whole, Window, page, shown, taken
 from accounts.keys import prefix_of
 from accounts.models import ApiKey, KeySecret, KeyUse
+from accounts.searching import with_part
 
 Ceiling = Literal["urgent", "normal", "batch"]
 Kind = Literal["service", "personal"]
@@ -56,7 +57,8 @@ class KeyOut(Schema):
     team: str
     """The slug of its team."""
     name: str
-    kind: Kind
+    kind: Literal["service", "personal", "playground"]
+    """One of the playground is made by its page, lives for an hour, and is not listed."""
     state: Literal["active", "expired", "revoked"]
     prefix: str
     """How its current secret begins."""
@@ -227,21 +229,21 @@ class OverlapEnd(Schema):
 
 
 class KeyFilter(Window):
-    team: int | None = Field(None, description="The id of a team.")
+    team: Whole | None = Field(None, description="The id of a team.")
     state: Literal["active", "expired", "revoked"] | None = None
-    name: str = Field("", max_length=100, description="Part of the name.")
+    name: str = Field("", max_length=100, description="Part of the name, among the 10,000 newest keys.")
 
 
 @keys.get("/keys", response=Page[KeyOut])
 def list_keys(request: HttpRequest, asked: Query[KeyFilter]) -> Listed:
     """The API keys of your teams, the newest first."""
-    rows = found.keys(request)
+    rows = found.keys(request).exclude(kind=ApiKey.Kind.PLAYGROUND)
     if asked.team is not None:
         rows = rows.filter(team=asked.team)
     if asked.state is not None:
         rows = rows.filter(_in_state(asked.state, timezone.now()))
     if asked.name:
-        rows = rows.filter(name__icontains=asked.name)
+        rows = with_part(rows, "name", asked.name)
     listed, after = page(rows, asked)
     return {"items": [_key(each) for each in listed], "next": after}
 

@@ -13,14 +13,16 @@ from typing_extensions import TypedDict
 
 from accounts import webhooks as hooks
 from accounts.api import found
-from accounts.api.auth import door, known, me
+from accounts.api.auth import LOOKS, door, known, me, require_scope
 from accounts.api.found import email_of, picked
-from accounts.api.shapes import Page, Window, also, page, shown, taken
+from accounts.api.shapes import Page, Whole, Window, also, page, shown, taken
 from accounts.models import Membership, Webhook
 
 Listed = dict[str, Any]
 
 SCOPE = "teams"
+OF_THE_SYSTEM = "operate"
+"""The scope that changes of a webhook of no team need too: it reaches private networks."""
 
 webhooks = Router(tags=["webhooks"], auth=door(SCOPE))
 
@@ -67,7 +69,7 @@ class WebhookChanges(TypedDict, total=False):
 
 
 class WebhookFilter(Window):
-    team: int | None = Field(None, description="The id of a team.")
+    team: Whole | None = Field(None, description="The id of a team.")
 
 
 @webhooks.get("/webhooks", response=Page[WebhookOut])
@@ -85,6 +87,7 @@ def make_webhook(request: HttpRequest, new: NewWebhook) -> Status[Listed]:
     """Have an address told of a team's notices."""
     if new.team_id is None:
         found.require_administrator(request)
+        require_scope(known(request), OF_THE_SYSTEM)
         team = None
     else:
         team = found.team_of(request, new.team_id, "manage_members")
@@ -124,6 +127,8 @@ def _own_webhook(request: HttpRequest, webhook_id: int) -> Webhook:
     """A 403 to people of its team, a 404 to everybody else."""
     own = _webhooks(request).filter(pk=webhook_id).first()
     if own is not None:
+        if own.team_id is None and request.method not in LOOKS:
+            require_scope(known(request), OF_THE_SYSTEM)
         return own
     if Webhook.objects.filter(pk=webhook_id, team__in=found.teams(request)).exists():
         raise AuthorizationError(message="A team's webhooks are for its owners.")
@@ -131,8 +136,8 @@ def _own_webhook(request: HttpRequest, webhook_id: int) -> Webhook:
 
 
 def _webhook(request: HttpRequest, row: Webhook) -> Listed:
-    token = known(request).token
-    may_change = token is None or SCOPE in token.scopes
+    token, needed = known(request).token, {SCOPE} if row.team_id else {SCOPE, OF_THE_SYSTEM}
+    may_change = token is None or needed <= set(token.scopes)
     fields = ("id", "team_id", "url", "enabled", "created_at")
     return {
         **picked(row, fields),

@@ -5,26 +5,30 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Team
 from accounts.queries import AuditFilter
 
 TEXTS = ("actor", "action", "subject_kind", "subject_id")
 SUBJECTS = {
-    "": "Anything",
-    "apikey": "API key",
-    "team": "Team",
-    "user": "Person",
-    "invitation": "Invitation",
-    "ratelimit": "Rate limit",
-    "quota": "Quota",
-    "webhook": "Webhook",
-    "accesstoken": "Access token",
-    "provider": "Provider",
-    "credential": "Credential",
-    "route": "Route",
-    "target": "Target",
-    "price": "Price",
+    "": _("Anything"),
+    "apikey": _("API key"),
+    "team": _("Team"),
+    "user": _("Person"),
+    "invitation": _("Invitation"),
+    "ratelimit": _("Rate limit"),
+    "quota": _("Quota"),
+    "webhook": _("Webhook"),
+    "alert": _("Alert"),
+    "channel": _("Channel"),
+    "accesstoken": _("Access token"),
+    "provider": _("Provider"),
+    "credential": _("Credential"),
+    "route": _("Route"),
+    "target": _("Target"),
+    "price": _("Price"),
+    "exchangerate": _("Exchange rate"),
 }
 
 
@@ -32,20 +36,24 @@ class AuditQuestion(forms.Form):
     """What is asked of the audit; whatever is empty asks for anything."""
 
     team = forms.ModelChoiceField(
-        queryset=Team.objects.none(), to_field_name="slug", required=False, empty_label="All teams"
+        label=_("Team"),
+        queryset=Team.objects.none(),
+        to_field_name="slug",
+        required=False,
+        empty_label=_("All teams"),
     )
-    actor = forms.CharField(label="Who", required=False, max_length=254)
+    actor = forms.CharField(label=_("Who"), required=False, max_length=254)
     action = forms.CharField(
-        label="What",
+        label=_("What"),
         required=False,
         max_length=50,
         widget=forms.TextInput(attrs={"placeholder": "key.rotated"}),
     )
-    subject_kind = forms.ChoiceField(label="Of", choices=list(SUBJECTS.items()), required=False)
-    subject_id = forms.CharField(label="Number", required=False, max_length=50)
-    since = forms.DateField(label="From", required=False, widget=forms.DateInput(attrs={"type": "date"}))
+    subject_kind = forms.ChoiceField(label=_("Subject"), choices=list(SUBJECTS.items()), required=False)
+    subject_id = forms.CharField(label=_("Number"), required=False, max_length=50)
+    since = forms.DateField(label=_("From"), required=False, widget=forms.DateInput(attrs={"type": "date"}))
     until = forms.DateField(
-        label="To the end of", required=False, widget=forms.DateInput(attrs={"type": "date"})
+        label=_("To the end of"), required=False, widget=forms.DateInput(attrs={"type": "date"})
     )
 
     def __init__(self, data: Any, *, teams: Iterable[Team]) -> None:

@@ -1,18 +1,25 @@
 """What several forms have: names, lifetimes, and a mark for those whose answer shows a secret."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
-LIFETIMES = {"": "Never", "30": "In 30 days", "90": "In 90 days", "365": "In a year"}
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+LIFETIMES = {"": _("Never"), "30": _("In 30 days"), "90": _("In 90 days"), "365": _("In a year")}
 HOUR, DAY = 3600, 86_400
 
 
-def name_field(help_text: str) -> forms.CharField:
+def name_field(help_text: "StrOrPromise") -> forms.CharField:
     return forms.CharField(
-        max_length=100, help_text=help_text, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        label=_("Name"),
+        max_length=100,
+        help_text=help_text,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
 
 

@@ -5,25 +5,28 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
 
 from accounts.caller import Priority
 from accounts.forms.common import DAY, HOUR, LIFETIMES, Once, after_days, name_field
 from accounts.models import ApiKey, Team
 from accounts.services import LONGEST_OVERLAP, USUAL_OVERLAP
+from accounts.services.keys import LASTING
 
 PRIORITIES = [(each.value, each.label) for each in (ApiKey.Priority.NORMAL, ApiKey.Priority.BATCH)]
 """What anybody may choose who makes a key: nobody goes before other teams by their own choice."""
 OVERLAPS = {
-    0: "Not at all: end it now",
-    HOUR: "1 hour",
-    DAY: "24 hours",
-    3 * DAY: "3 days",
-    7 * DAY: "7 days",
-    30 * DAY: "30 days",
+    0: _("Not at all: end it now"),
+    HOUR: _("1 hour"),
+    DAY: _("24 hours"),
+    3 * DAY: _("3 days"),
+    7 * DAY: _("7 days"),
+    30 * DAY: _("30 days"),
 }
 """How long an old secret works on, in seconds."""
 LENGTHS = [each for each in OVERLAPS.items() if each[0]]
 """To which an overlap can be extended, counted from now."""
+KINDS = [each for each in ApiKey.Kind.choices if each[0] in LASTING]
 MOMENT = "%Y-%m-%dT%H:%M"
 """As browsers write a moment into a form."""
 
@@ -31,23 +34,29 @@ MOMENT = "%Y-%m-%dT%H:%M"
 class NewKey(Once):
     """Which team, what for, and until when."""
 
-    team = forms.ModelChoiceField(queryset=Team.objects.none(), to_field_name="slug", empty_label=None)
-    name = name_field("What will use it, for example “billing service, production”.")
+    team = forms.ModelChoiceField(
+        label=_("Team"), queryset=Team.objects.none(), to_field_name="slug", empty_label=None
+    )
+    name = name_field(_("What will use it, for example “billing service, production”."))
     kind = forms.ChoiceField(
-        choices=ApiKey.Kind.choices,
+        label=_("Kind"),
+        choices=KINDS,
         initial=ApiKey.Kind.SERVICE,
         required=False,
-        help_text="A personal key is revoked when you leave the team; a service key stays.",
+        help_text=_("A personal key is revoked when you leave the team; a service key stays."),
     )
     expires = forms.ChoiceField(
-        choices=list(LIFETIMES.items()), required=False, help_text="It stops working then."
+        label=_("Expires"),
+        choices=list(LIFETIMES.items()),
+        required=False,
+        help_text=_("It stops working then."),
     )
     priority_ceiling = forms.ChoiceField(
-        label="Priority of its calls",
+        label=_("Priority of its calls"),
         choices=PRIORITIES,
         initial=ApiKey.Priority.NORMAL,
         required=False,
-        help_text="At most, where calls wait for a free place. An administrator may raise it to urgent.",
+        help_text=_("At most, where calls wait for a free place. An administrator may raise it to urgent."),
     )
 
     def __init__(self, *args: Any, teams: Iterable[Team], **kwargs: Any) -> None:
@@ -68,37 +77,41 @@ class NewKey(Once):
 class KeySettings(forms.Form):
     """A key's name, expiry and scopes."""
 
-    name = name_field("What uses it.")
+    name = name_field(_("What uses it."))
     kind = forms.ChoiceField(
-        choices=ApiKey.Kind.choices,
-        help_text="A personal key is revoked when its maker leaves the team; a service key stays.",
+        label=_("Kind"),
+        choices=KINDS,
+        help_text=_("A personal key is revoked when its maker leaves the team; a service key stays."),
     )
     expires_at = forms.DateTimeField(
-        label="Expires",
+        label=_("Expires"),
         required=False,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format=MOMENT),
-        help_text="In UTC. Empty: never.",
+        help_text=_("In UTC. Empty: never."),
     )
     priority_ceiling = forms.ChoiceField(
-        label="Priority of its calls", help_text="At most, where calls wait for a free place."
+        label=_("Priority of its calls"), help_text=_("At most, where calls wait for a free place.")
     )
-    every_route = forms.BooleanField(label="Every route, also those to come", required=False)
+    every_route = forms.BooleanField(label=_("Every route, also those to come"), required=False)
     routes = forms.MultipleChoiceField(
-        label="Routes that it may use",
+        label=_("Routes that it may use"),
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        help_text="Counts where “every route” is off. Others look to it as if they were not there.",
+        help_text=_("Counts where “every route” is off. Others look to it as if they were not there."),
     )
     networks = forms.CharField(
-        label="Address ranges",
+        label=_("Address ranges"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
-        help_text="One a line, such as 10.0.0.0/8. Calls from elsewhere are refused. Empty: from anywhere.",
+        help_text=_(
+            "One a line, such as 10.0.0.0/8. Calls from elsewhere are refused. Empty: from anywhere."
+        ),
     )
     tags = forms.CharField(
+        label=_("Tags"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
-        help_text="One a line, as name=text. Stamped on every entry of its calls, whatever the call says.",
+        help_text=_("One a line, as name=text. Stamped on every entry of its calls, whatever the call says."),
     )
 
     def __init__(
@@ -118,14 +131,14 @@ class KeySettings(forms.Form):
     def clean_tags(self) -> dict[str, str]:
         pairs = [each.partition("=") for each in _lines(self.cleaned_data["tags"])]
         if any(not equals for _, equals, _ in pairs):
-            raise forms.ValidationError("Write each tag as name=text, one a line.")
+            raise forms.ValidationError(_("Write each tag as name=text, one a line."))
         return {name.strip(): text.strip() for name, _, text in pairs}
 
     def clean(self) -> dict[str, Any]:
         """Ticked routes beside “every route” are a restriction that would not hold."""
         said = super().clean() or self.cleaned_data
         if said.get("every_route") and "routes" in self.changed_data:
-            self.add_error("every_route", "Switch this off to allow only the routes that are ticked.")
+            self.add_error("every_route", _("Switch this off to allow only the routes that are ticked."))
         return said
 
     def changes(self) -> dict[str, Any]:
@@ -160,11 +173,11 @@ class Rotation(Once):
     """How long the secret before the new one works on."""
 
     overlap_s = forms.TypedChoiceField(
-        label="The old secret works for another",
+        label=_("The old secret works for another"),
         choices=list(OVERLAPS.items()),
         coerce=int,
         initial=int(USUAL_OVERLAP.total_seconds()),
-        help_text="Time to give the new one to every program. You can extend it later, or end it at once.",
+        help_text=_("Time to give the new one to every program. You can extend it later, or end it at once."),
     )
 
     def overlap(self) -> timedelta:

@@ -8,6 +8,8 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from accounts.amounts import NANOS, units
 from accounts.models import Quota, RateLimit
@@ -17,15 +19,17 @@ from accounts.services.limits import MOST, MOST_NANOS, WARN_AT
 class NewRateLimit(forms.Form):
     """So many of what, for which route."""
 
-    kind = forms.ChoiceField(label="Of what", choices=RateLimit.Kind.choices)
-    amount = forms.IntegerField(min_value=1, max_value=MOST, help_text="At most so many.")
-    model_name = forms.ChoiceField(label="Route", required=False)
+    kind = forms.ChoiceField(label=_("Of what"), choices=RateLimit.Kind.choices)
+    amount = forms.IntegerField(
+        label=_("Amount"), min_value=1, max_value=MOST, help_text=_("At most so many.")
+    )
+    model_name = forms.ChoiceField(label=_("Route"), required=False)
 
     def __init__(self, data: Any = None, *, model_names: Sequence[str], row: RateLimit | None = None) -> None:
         first = {name: getattr(row, name) for name in ("kind", "amount", "model_name")} if row else None
         super().__init__(data, initial=first)
         known = sorted({*model_names, *([row.model_name] if row and row.model_name else [])})
-        choices = [("", "All routes together"), *((each, each) for each in known)]
+        choices = [("", _("All routes together")), *((each, each) for each in known)]
         self.fields["model_name"].choices = choices  # type: ignore[attr-defined]
         if row:
             _keep(self, "kind", "model_name")
@@ -46,9 +50,11 @@ class Shares(forms.CharField):
                 int(each.strip().removesuffix("%")) for each in str(value or "").split(",") if each.strip()
             ]
         except ValueError:
-            raise forms.ValidationError("Write percents with commas between them, such as 50, 80.") from None
+            raise forms.ValidationError(
+                _("Write percents with commas between them, such as 50, 80.")
+            ) from None
         if any(not 1 <= each <= 100 for each in found):
-            raise forms.ValidationError("Choose shares from 1 to 100 percent.")
+            raise forms.ValidationError(_("Choose shares from 1 to 100 percent."))
         return found
 
     def has_changed(self, initial: Any, data: Any) -> bool:
@@ -58,19 +64,21 @@ class Shares(forms.CharField):
 class NewQuota(forms.Form):
     """So much of what, in which calendar period."""
 
-    kind = forms.ChoiceField(label="Of what", choices=Quota.Kind.choices, initial=Quota.Kind.MONEY)
-    amount = forms.DecimalField(min_value=0, max_value=MOST, max_digits=30, decimal_places=9)
-    period = forms.ChoiceField(
-        label="In a calendar", choices=Quota.Period.choices, initial=Quota.Period.MONTH
+    kind = forms.ChoiceField(label=_("Of what"), choices=Quota.Kind.choices, initial=Quota.Kind.MONEY)
+    amount = forms.DecimalField(
+        label=_("Amount"), min_value=0, max_value=MOST, max_digits=30, decimal_places=9
     )
-    zone = forms.ChoiceField(label="Time zone", initial="UTC", help_text="Whose midnight counts.")
+    period = forms.ChoiceField(
+        label=_("In a calendar"), choices=Quota.Period.choices, initial=Quota.Period.MONTH
+    )
+    zone = forms.ChoiceField(label=_("Time zone"), initial="UTC", help_text=_("Whose midnight counts."))
     hard = forms.BooleanField(
-        label="Hard: never spend more",
+        label=_("Hard: never spend more"),
         required=False,
-        help_text="Holds the worst case of every call under way. A soft one may be passed by a little.",
+        help_text=_("Holds the worst case of every call under way. A soft one may be passed by a little."),
     )
     warn_at = Shares(
-        label="Tell the owners at", required=False, initial=list(WARN_AT), help_text="In percent of it."
+        label=_("Tell the owners at"), required=False, initial=list(WARN_AT), help_text=_("In percent of it.")
     )
 
     def __init__(self, data: Any = None, *, row: Quota | None = None) -> None:
@@ -80,7 +88,9 @@ class NewQuota(forms.Form):
             first["amount"] = units(row.kind, row.amount)
         super().__init__(data, initial=first)
         self.fields["zone"].choices = zones()  # type: ignore[attr-defined]
-        self.fields["amount"].help_text = f"Requests, tokens, or {settings.LEDGER_CURRENCY}."
+        self.fields["amount"].help_text = gettext("Requests, tokens, or %(currency)s.") % {
+            "currency": settings.LEDGER_CURRENCY
+        }
         if row:
             _keep(self, "kind", "period")
 
@@ -101,9 +111,9 @@ def whole(kind: str, amount: Decimal) -> int:
     """What is kept of an amount: whole requests or tokens, or nano-units. Raises ValidationError."""
     scaled = amount * NANOS if kind == Quota.Kind.MONEY else amount
     if scaled != scaled.to_integral_value():
-        raise forms.ValidationError("Requests and tokens are whole numbers.")
+        raise forms.ValidationError(_("Requests and tokens are whole numbers."))
     if scaled > (MOST_NANOS if kind == Quota.Kind.MONEY else MOST):
-        raise forms.ValidationError("That is more than can be counted.")
+        raise forms.ValidationError(_("That is more than can be counted."))
     return int(scaled)
 
 

@@ -12,7 +12,9 @@ from accounts.services.invitations import (
     withdraw_invitation,
 )
 from accounts.services.keys import (
+    close_playground,
     create_key,
+    open_playground,
     revoke_key,
     set_priority_ceiling,
     update_key,
@@ -94,6 +96,7 @@ __all__ = [
     "add_member",
     "archive_team",
     "change_quota",
+    "close_playground",
     "create_key",
     "create_team",
     "end_overlap",
@@ -103,6 +106,7 @@ __all__ = [
     "leave_team",
     "note_rights",
     "open_invitation",
+    "open_playground",
     "remove_member",
     "remove_quota",
     "remove_rate_limit",

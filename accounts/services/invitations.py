@@ -14,6 +14,7 @@ from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.actor import acting_as, actor
@@ -45,12 +46,12 @@ def invite(
     """
     role, email = Role(role), _address(email)
     if not 1 <= days <= MOST_DAYS:
-        raise WrongValue("days", f"An invitation is good for 1 to {MOST_DAYS} days.")
+        raise WrongValue("days", _("An invitation is good for 1 to %(most)s days.") % {"most": MOST_DAYS})
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
         live(team.pk)
         if not _may_give(team, by, role):
-            raise RoleAboveOwn("Nobody can invite somebody to a role above their own.")
+            raise RoleAboveOwn(_("Nobody can invite somebody to a role above their own."))
         _replace_earlier(team, email)
         invitation = Invitation.objects.create(
             team=team,
@@ -72,7 +73,7 @@ def withdraw_invitation(invitation: Invitation) -> None:
     with transaction.atomic():
         at = timezone.now()
         if not _still_open(invitation).update(withdrawn_at=at):
-            raise InvitationGone("This invitation was accepted or withdrawn already.")
+            raise InvitationGone(_("This invitation was accepted or withdrawn already."))
         invitation.withdrawn_at = at
         audit.record("invitation.withdrawn", invitation, team=invitation.team, after={"withdrawn_at": at})
 
@@ -99,7 +100,8 @@ def accept_invitation(token: str, user: User) -> Membership:
         invitation = _opened(token)
         if invitation.email and invitation.email != user.email:
             raise InvitedSomebodyElse(
-                f"This invitation is for {invitation.email}: sign in with that address to accept it."
+                _("This invitation is for %(email)s: sign in with that address to accept it.")
+                % {"email": invitation.email}
             )
         return _accept(invitation, user)
 
@@ -112,7 +114,7 @@ def accept_as_new(token: str, password: str) -> User:
     with transaction.atomic():
         invitation = _opened(token)
         if not invitation.email:
-            raise InvitedSomebodyElse("This link needs an account: sign in, then open it again.")
+            raise InvitedSomebodyElse(_("This link needs an account: sign in, then open it again."))
         user = _new_account(invitation.email, password)
         with acting_as(replace(actor(), kind="person", name=user.email, user_id=user.pk)):
             audit.record("user.created", user, team=invitation.team, after={"email": user.email})
@@ -130,7 +132,7 @@ def _address(email: str) -> str:
         try:
             validate_email(email)
         except ValidationError:
-            raise WrongValue("email", f"{email} is no e-mail address.") from None
+            raise WrongValue("email", _("%(email)s is no e-mail address.") % {"email": email}) from None
     return email
 
 
@@ -146,7 +148,7 @@ def _replace_earlier(team: Team, email: str) -> None:
     if not email:
         return
     if Membership.objects.filter(team=team, user__email=email).exists():
-        raise AlreadyMember(f"{email} is in {team.name} already.")
+        raise AlreadyMember(_("%(email)s is in %(name)s already.") % {"email": email, "name": team.name})
     for earlier in Invitation.objects.filter(team=team, email=email, accepted_at=None, withdrawn_at=None):
         withdraw_invitation(earlier)
 
@@ -162,18 +164,20 @@ def _still_open(invitation: Invitation) -> QuerySet[Invitation]:
 
 
 def _opened(token: str) -> Invitation:
-    invitation = open_invitation(token)
-    if invitation is None:
-        raise InvitationGone("This invitation is not open any more; ask for another.")
-    live(invitation.team_id)
-    return invitation
+    """With its team locked; what was true of it before others had done with the team may not be any more."""
+    if (found := open_invitation(token)) is not None:
+        live(found.team_id)
+        found = open_invitation(token)
+    if found is None:
+        raise InvitationGone(_("This invitation is not open any more; ask for another."))
+    return found
 
 
 def _accept(invitation: Invitation, user: User) -> Membership:
     """Once, also where two accept at the same moment."""
     at = timezone.now()
     if not _still_open(invitation).update(accepted_at=at, accepted_by=user):
-        raise InvitationGone("This invitation is not open any more; ask for another.")
+        raise InvitationGone(_("This invitation is not open any more; ask for another."))
     membership = join(invitation.team, user, invitation.role)
     after = {"role": invitation.role, "accepted_by": user.email}
     audit.record("invitation.accepted", invitation, team=invitation.team, after=after)
@@ -183,7 +187,9 @@ def _accept(invitation: Invitation, user: User) -> Membership:
 
 def _new_account(email: str, password: str) -> User:
     if User.objects.filter(email=email).exists():
-        raise AccountExists(f"There is an account for {email} already: sign in to accept.")
+        raise AccountExists(
+            _("There is an account for %(email)s already: sign in to accept.") % {"email": email}
+        )
     try:
         validate_password(password, User(email=email))
     except ValidationError as why:
@@ -193,5 +199,5 @@ def _new_account(email: str, password: str) -> User:
             return User.objects.create_user(email, password)
     except IntegrityError:
         raise AccountExists(
-            f"An account for {email} was made at the same moment: sign in to accept."
+            _("An account for %(email)s was made at the same moment: sign in to accept.") % {"email": email}
         ) from None

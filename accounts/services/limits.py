@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.changes import note_change
@@ -40,7 +41,8 @@ def set_rate_limit(
     model_name = _model_name(model_name)
     with transaction.atomic():
         team = _locked_team(owner)
-        limit = RateLimit.objects.filter(**_of(owner), kind=kind, model_name=model_name).first()
+        same = RateLimit.objects.select_for_update().filter(**_of(owner), kind=kind, model_name=model_name)
+        limit = same.first()
         if limit is None:
             _keep_few(owner)
             limit = RateLimit(**_of(owner), kind=kind, model_name=model_name, amount=amount)
@@ -78,7 +80,7 @@ def set_quota(
     checked = _checked(wished, kind) | {"by_administrator": by_administrator}
     with transaction.atomic():
         team = _locked_team(owner)
-        quota = Quota.objects.filter(**_of(owner), kind=kind, period=period).first()
+        quota = Quota.objects.select_for_update().filter(**_of(owner), kind=kind, period=period).first()
         if quota is None:
             quota = Quota(**_of(owner), kind=kind, period=period, amount=0)
         _keep_administrators(quota, by_administrator)
@@ -96,7 +98,7 @@ def change_quota(quota: Quota, changes: Mapping[str, Any], *, by_administrator: 
     with transaction.atomic():
         owner = _owner_of(quota)
         team = _locked_team(owner)
-        quota.refresh_from_db()
+        quota.refresh_from_db(from_queryset=Quota.objects.select_for_update())
         _keep_administrators(quota, by_administrator)
         if by_administrator:
             checked["by_administrator"] = True
@@ -135,14 +137,15 @@ def _locked_team(owner: Owner) -> Team:
 
 def _keep_administrators(row: RateLimit | Quota, by_administrator: bool) -> None:
     if row.by_administrator and not by_administrator:
-        raise SetByAdministrator("An administrator set this, so only an administrator can change it.")
+        raise SetByAdministrator(_("An administrator set this, so only an administrator can change it."))
 
 
 def _keep_few(owner: Owner) -> None:
     if owner.rate_limits.count() >= MOST_RATE_LIMITS:
         raise WrongValue(
             "model_name",
-            f"One owner has at most {MOST_RATE_LIMITS} rate limits: remove one that is not needed.",
+            _("One owner has at most %(most)s rate limits: remove one that is not needed.")
+            % {"most": MOST_RATE_LIMITS},
         )
 
 
@@ -178,7 +181,7 @@ def _says(owner: Owner) -> str:
 
 def _remove(row: RateLimit | Quota, action: str, which: Mapping[str, Any]) -> None:
     with transaction.atomic():
-        same = type(row).objects.filter(pk=row.pk).first()
+        same = type(row).objects.select_for_update().filter(pk=row.pk).first()
         if same is not None:
             _keep_administrators(same, row.by_administrator)
         gone, _ = type(row).objects.filter(pk=row.pk).delete()
@@ -198,26 +201,34 @@ def _checked(wished: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "warn_at": _percents,
     }
     if unknown := sorted(wished.keys() - checks.keys()):
-        raise WrongValue(unknown[0], f"A quota has no setting called {unknown[0]} that could be changed.")
+        raise WrongValue(
+            unknown[0],
+            _("A quota has no setting called %(unknown)s that could be changed.") % {"unknown": unknown[0]},
+        )
     return {field: checks[field](value) for field, value in wished.items()}
 
 
 def _one_of(field: str, value: str, choices: Iterable[str]) -> None:
     known = list(choices)
     if value not in known:
-        raise WrongValue(field, f"Choose one of {', '.join(known)}.")
+        raise WrongValue(field, _("Choose one of %(known)s.") % {"known": ", ".join(known)})
 
 
 def _within(field: str, value: Any, least: int, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise WrongValue(field, f"A whole number from {least} to {most} is needed.")
+        raise WrongValue(
+            field, _("A whole number from %(least)s to %(most)s is needed.") % {"least": least, "most": most}
+        )
     return value
 
 
 def _model_name(name: str) -> str:
     name = name.strip()
     if len(name) > LONGEST_MODEL_NAME or not name.isprintable():
-        raise WrongValue("model_name", f"A model name has at most {LONGEST_MODEL_NAME} printable characters.")
+        raise WrongValue(
+            "model_name",
+            _("A model name has at most %(longest)s printable characters.") % {"longest": LONGEST_MODEL_NAME},
+        )
     return name
 
 
@@ -226,12 +237,14 @@ def _zone(name: Any) -> str:
     try:
         return ZoneInfo(str(name)).key
     except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder of the database is an OSError
-        raise WrongValue("zone", f"There is no time zone called {name}; try Europe/Berlin or UTC.") from None
+        raise WrongValue(
+            "zone", _("There is no time zone called %(name)s; try Europe/Berlin or UTC.") % {"name": name}
+        ) from None
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise WrongValue("hard", "A quota is hard or it is not.")
+        raise WrongValue("hard", _("A quota is hard or it is not."))
     return value
 
 

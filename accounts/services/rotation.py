@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.changes import note_change
@@ -22,7 +23,9 @@ def rotate_key(key: ApiKey, by: User | None, overlap: timedelta = USUAL_OVERLAP)
     `by` is None where a command did it. Raises WrongValue, AlreadyRevoked or Archived.
     """
     if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
-        raise WrongValue("overlap", f"An overlap lasts from 0 to {LONGEST_OVERLAP.days} days.")
+        raise WrongValue(
+            "overlap", _("An overlap lasts from 0 to %(days)s days.") % {"days": LONGEST_OVERLAP.days}
+        )
     with transaction.atomic():
         locked_for_change(key)
         ends_at = timezone.now() + overlap
@@ -48,7 +51,9 @@ def extend_overlap(secret: KeySecret, until: datetime) -> KeySecret:
         now = timezone.now()
         _locked_overlapping(secret, now)
         if not now < until <= now + LONGEST_OVERLAP:
-            raise WrongValue("until", f"Choose a moment within the next {LONGEST_OVERLAP.days} days.")
+            raise WrongValue(
+                "until", _("Choose a moment within the next %(days)s days.") % {"days": LONGEST_OVERLAP.days}
+            )
         _set_end(secret, until, "key.overlap_extended")
     return secret
 
@@ -74,9 +79,13 @@ def _locked_overlapping(secret: KeySecret, now: datetime) -> None:
     locked_for_change(secret.key)
     secret.refresh_from_db(fields=["ends_at"])
     if secret.ends_at is None:
-        raise NotOverlapping(f"{secret} is the key's current secret: rotate the key to replace it.")
+        raise NotOverlapping(
+            _("%(secret)s is the key's current secret: rotate the key to replace it.") % {"secret": secret}
+        )
     if secret.ends_at <= now:
-        raise NotOverlapping(f"The overlap of {secret} is over; an ended secret stays ended.")
+        raise NotOverlapping(
+            _("The overlap of %(secret)s is over; an ended secret stays ended.") % {"secret": secret}
+        )
 
 
 def _set_end(secret: KeySecret, ends_at: datetime, action: str) -> None:

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.text import slugify
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.changes import note_change
@@ -24,14 +25,16 @@ from accounts.services.wishes import (
     OwnRoleRaised,
 )
 from accounts.signals import rights_changed
+from accounts.turns import Turn, take_turn
 
 
 def create_team(name: str, owner: User) -> Team:
     """A team with its first owner and the house's usual rate limits. Raises NoName or NameTaken."""
     name = named(name)
     with transaction.atomic():
+        take_turn(Turn.TEAM_NAMES)
         if Team.objects.filter(name__iexact=name).exists():
-            raise NameTaken(f"There is a team called {name} already.")
+            raise NameTaken(_("There is a team called %(name)s already.") % {"name": name})
         team = _insert_team(name)
         Membership.objects.create(team=team, user=owner, role=Role.OWNER)
         usual = _give_usual_limits(team)
@@ -45,15 +48,18 @@ def rename_team(team: Team, name: str) -> Team:
     """Its address on pages, the slug, stays. Raises NoName, NameTaken or Archived."""
     name = named(name)
     with transaction.atomic():
+        take_turn(Turn.TEAM_NAMES)
         before = live(team.pk).name
         if Team.objects.filter(name__iexact=name).exclude(pk=team.pk).exists():
-            raise NameTaken(f"There is a team called {name} already.")
+            raise NameTaken(_("There is a team called %(name)s already.") % {"name": name})
         team.name = name
         try:
             with transaction.atomic():
                 team.save(update_fields=["name"])
         except IntegrityError:
-            raise NameTaken(f"Another team took the name {name} at the same moment.") from None
+            raise NameTaken(
+                _("Another team took the name %(name)s at the same moment.") % {"name": name}
+            ) from None
         if name != before:
             audit.record("team.renamed", team, team=team, before={"name": before}, after={"name": name})
         note_change()
@@ -68,7 +74,7 @@ def archive_team(team: Team, by: User | None) -> None:
     with transaction.atomic():
         at = timezone.now()
         if locked(team.pk).archived_at is not None:
-            raise Archived(f"{team.name} is archived already.")
+            raise Archived(_("%(name)s is archived already.") % {"name": team.name})
         _set_archived(team, at)
         _withdraw(team)
         after = {"archived_at": at, "by": by.email if by else ""}
@@ -82,7 +88,7 @@ def restore_team(team: Team) -> None:
     with transaction.atomic():
         before = locked(team.pk).archived_at
         if before is None:
-            raise NotPossible(f"{team.name} is not archived.")
+            raise NotPossible(_("%(name)s is not archived.") % {"name": team.name})
         _set_archived(team, None)
         audit.record(
             "team.restored", team, team=team, before={"archived_at": before}, after={"archived_at": None}
@@ -105,7 +111,10 @@ def join(team: Team, user: User, role: str) -> Membership:
     """Inside a transaction, not yet audited. Raises AlreadyMember."""
     membership, is_new = Membership.objects.get_or_create(team=team, user=user, defaults={"role": role})
     if not is_new:
-        raise AlreadyMember(f"{user.email} is in {team.name} already, as {membership.role}.")
+        raise AlreadyMember(
+            _("%(email)s is in %(name)s already, as %(role)s.")
+            % {"email": user.email, "name": team.name, "role": membership.role}
+        )
     note_change()
     note_rights(user.pk)
     return membership
@@ -120,7 +129,7 @@ def set_role(team: Team, user: User, role: str, by: User) -> None:
     with transaction.atomic():
         membership = _locked_membership(team, user)
         if by.pk == user.pk and RANK[role] > RANK[membership.role]:
-            raise OwnRoleRaised("Nobody can raise their own role; ask another owner of the team.")
+            raise OwnRoleRaised(_("Nobody can raise their own role; ask another owner of the team."))
         if role != Role.OWNER:
             _keep_an_owner(team, membership)
         _change_role(membership, role)
@@ -142,14 +151,20 @@ def leave_team(team: Team, user: User) -> None:
 def hand_over(team: Team, from_user: User, to_user: User) -> None:
     """One owner makes another member owner and is a member from then on. Raises NotAMember or NotAnOwner."""
     if from_user.pk == to_user.pk:
-        raise NotPossible("A team is handed over to somebody else.")
+        raise NotPossible(_("A team is handed over to somebody else."))
     with transaction.atomic():
         giving = _locked_membership(team, from_user)
         taking = _locked_membership(team, to_user)
         if giving.role != Role.OWNER:
-            raise NotAnOwner(f"{from_user.email} does not own {team.name}, so cannot hand it over.")
+            raise NotAnOwner(
+                _("%(email)s does not own %(name)s, so cannot hand it over.")
+                % {"email": from_user.email, "name": team.name}
+            )
         if not to_user.is_active:
-            raise NotPossible(f"The account {to_user.email} is switched off, so it cannot own a team.")
+            raise NotPossible(
+                _("The account %(email)s is switched off, so it cannot own a team.")
+                % {"email": to_user.email}
+            )
         _change_role(taking, Role.OWNER)
         _change_role(giving, Role.MEMBER)
 
@@ -164,7 +179,9 @@ def _insert_team(name: str) -> Team:
         with transaction.atomic():
             return Team.objects.create(name=name, slug=_free_slug(name))
     except IntegrityError:
-        raise NameTaken(f"A team called {name}, or much like it, was made at the same moment.") from None
+        raise NameTaken(
+            _("A team called %(name)s, or much like it, was made at the same moment.") % {"name": name}
+        ) from None
 
 
 def _free_slug(name: str) -> str:
@@ -225,8 +242,8 @@ def _remove(team: Team, user: User, action: str) -> None:
 
 
 def _revoke_personal_keys(team: Team, user: User) -> None:
-    personal = ApiKey.objects.filter(team=team, created_by=user, kind=ApiKey.Kind.PERSONAL, revoked_at=None)
-    for key in personal:
+    kinds = (ApiKey.Kind.PERSONAL, ApiKey.Kind.PLAYGROUND)
+    for key in ApiKey.objects.filter(team=team, created_by=user, kind__in=kinds, revoked_at=None):
         revoke_now(key, by=None, why=f"{user.email} is no longer in the team")
 
 
@@ -246,7 +263,7 @@ def _locked_membership(team: Team, user: User) -> Membership:
     locked(team.pk)
     membership = Membership.objects.filter(team=team, user=user).select_related("team", "user").first()
     if membership is None:
-        raise NotAMember(f"{user.email} is not in {team.name}.")
+        raise NotAMember(_("%(email)s is not in %(name)s.") % {"email": user.email, "name": team.name})
     return membership
 
 
@@ -255,4 +272,4 @@ def _keep_an_owner(team: Team, leaving: Membership) -> None:
         return
     owners = Membership.objects.filter(team=team, role=Role.OWNER, user__is_active=True)
     if not owners.exclude(pk=leaving.pk).exists():
-        raise LastOwner(f"{team.name} needs an owner: make somebody else owner first.")
+        raise LastOwner(_("%(name)s needs an owner: make somebody else owner first.") % {"name": team.name})

@@ -10,4 +10,7 @@ urlpatterns = [
     path("rate-limits/<int:limit_id>/remove/", limits.remove_rate_limit, name="remove_rate_limit"),
     path("quotas/<int:quota_id>/remove/", limits.remove_quota, name="remove_quota"),
     path("accounts/email/", account.not_here),  # an address is changed by an administrator
+    path("accounts/2fa/", account.on_account_page, {"section": "sign-in"}),
+    path("accounts/2fa/webauthn/", account.on_account_page, {"section": "passkeys"}),
+    path("accounts/sessions/", account.on_account_page, {"section": "sessions"}),
 ]

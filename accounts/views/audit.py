@@ -56,7 +56,7 @@ def _audited_teams(request: HttpRequest) -> list[Team]:
         if "see_audit" in queries.rights(me(request), roles.get(team.pk))
     ]
     if not found and not me(request).is_superuser:
-        raise PermissionDenied(REFUSALS["see_audit"])
+        raise PermissionDenied(str(REFUSALS["see_audit"]))
     return found
 
 

@@ -44,7 +44,7 @@ def rights_in(request: HttpRequest, team: Team) -> frozenset[queries.Action]:
 def require(request: HttpRequest, team: Team, action: queries.Action) -> None:
     """Raises PermissionDenied."""
     if not queries.may(me(request), team, action):
-        raise PermissionDenied(REFUSALS[action])
+        raise PermissionDenied(str(REFUSALS[action]))
 
 
 def team_to(request: HttpRequest, slug: str, action: queries.Action) -> Team:
@@ -58,7 +58,7 @@ def key_to_manage(request: HttpRequest, key_id: int) -> ApiKey:
     """A key that the reader may change. Raises Http404 or PermissionDenied."""
     key = key_or_404(request, key_id)
     if not queries.may_manage_key(me(request), key):
-        raise PermissionDenied(REFUSALS["manage_keys"])
+        raise PermissionDenied(str(REFUSALS["manage_keys"]))
     return key
 
 

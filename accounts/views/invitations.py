@@ -11,6 +11,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
@@ -31,7 +32,7 @@ def invite(request: HttpRequest, slug: str) -> HttpResponse:
     form = NewInvitation(request.POST)
     if form.is_valid():
         if not close_form(request, form.cleaned_data["once"]):
-            sent_already(request, "A link")
+            sent_already(request, _("A link"))
             return redirect("team", slug=slug)
         answer = _invited(request, team, form)
         if answer is not None:
@@ -50,7 +51,7 @@ def withdraw_invitation(request: HttpRequest, slug: str, invitation_id: int) -> 
     except services.InvitationGone as why:
         messages.info(request, str(why))
     else:
-        messages.success(request, "The invitation is withdrawn; its link opens nothing any more.")
+        messages.success(request, _("The invitation is withdrawn; its link opens nothing any more."))
     return redirect("team", slug=slug)
 
 
@@ -89,8 +90,11 @@ def _invited(request: HttpRequest, team: Team, form: NewInvitation) -> HttpRespo
 def _mailed(email: str) -> str:
     """Where no mail server is set, nobody would look for the file."""
     if settings.ENV.email_url:
-        return f"An invitation is on its way to {email}."
-    return f"No mail server is set: the invitation to {email} is written to VAR_DIR/mail within some seconds."
+        return _("An invitation is on its way to %(email)s.") % {"email": email}
+    said = _(
+        "No mail server is set: the invitation to %(email)s is written to VAR_DIR/mail within some seconds."
+    )
+    return said % {"email": email}
 
 
 def _gone(request: HttpRequest) -> HttpResponse:
@@ -114,7 +118,7 @@ def _join(request: HttpRequest, invitation: Invitation, token: str) -> HttpRespo
     except services.NotPossible as why:
         messages.error(request, str(why))
         return redirect("teams")
-    messages.success(request, f"Welcome to {invitation.team.name}.")
+    messages.success(request, _("Welcome to %(team)s.") % {"team": invitation.team.name})
     return redirect("team", slug=invitation.team.slug)
 
 

@@ -10,9 +10,12 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import push_url
 
-from accounts import queries, served, services
+from accounts import key_list, paging, queries, served, services
+from accounts.forms.key_question import KeyQuestion
 from accounts.forms.keys import LENGTHS, Extension, KeySettings, NewKey, Rotation
 from accounts.models import ApiKey, KeySecret, Team, User
 from accounts.refusals import REFUSALS
@@ -30,17 +33,36 @@ from accounts.views.common import (
 from accounts.views.limits import panel
 
 EVENTS_SHOWN = 10
+MOST_TEAMS = 500
+"""To choose from, of those that an administrator sees."""
 
 
 @login_required
 @require_GET
 def keys(request: HttpRequest) -> HttpResponse:
-    """Every key of the reader's teams, team by team."""
-    teams = list(queries.teams_of(me(request)))
-    roles = queries.roles_of(me(request))
-    rows = queries.keys_by_team(teams, timezone.now())
-    sections = [_section(me(request), team, roles.get(team.pk), rows[team.pk]) for team in teams]
-    return render(request, "accounts/keys.html", {"sections": sections})
+    """A page of the keys of the reader's teams, as the address asks."""
+    places = queries.places_of(me(request), MOST_TEAMS)
+    form = KeyQuestion(request.GET, [team for team, _role in places])
+    if form.holds_secret:
+        return redirect(form.address())
+    now, asked = timezone.now(), form.asked()
+    found = key_list.page(queries.teams_of(me(request)), asked, now)
+    weeks = served.weeks_of([(each.key.pk, each.key.team_id) for each in found.rows], now)
+    rights = {team.pk: queries.rights(me(request), role) for team, role in places}
+    of_all = queries.rights(me(request), None)
+    context = {
+        "form": form,
+        "found": found,
+        "rows": [
+            KeyLine(each, weeks.get(each.key.pk), me(request), rights.get(each.key.team_id, of_all))
+            for each in found.rows
+        ],
+        "makes": [team for team, _role in places if not team.archived_at and "make_keys" in rights[team.pk]],
+        "has_team": bool(places),
+        "pages": paging.Pages(found.number, found.pages, form.address),
+    }
+    page = render(request, "accounts/keys.html", context)
+    return push_url(page, form.address(found.number)) if getattr(request, "htmx", False) else page
 
 
 @login_required
@@ -50,13 +72,15 @@ def key(request: HttpRequest, key_id: int) -> HttpResponse:
     found = key_or_404(request, key_id)
     rights = rights_in(request, found.team)
     now = timezone.now()
-    [row] = queries.key_rows(ApiKey.objects.filter(pk=found.pk), now)
+    row = queries.key_row(found, now)
     is_live = row.state != "revoked" and found.team.archived_at is None
     context = {
         "key": found,
         "row": row,
         "team": found.team,
         "secrets": [Secret(each, now) for each in row.secrets],
+        "old": max((each for each in row.secrets if each.state == "overlapping"), key=_end_of, default=None),
+        "week": served.weeks_of([(found.pk, found.team_id)], now).get(found.pk),
         "lengths": LENGTHS,
         "manages": is_live and queries.revokes(rights, is_own=found.created_by_id == me(request).pk),
         "limits": panel(request, found, rights, is_live=is_live),
@@ -71,7 +95,7 @@ def new_key(request: HttpRequest) -> HttpResponse:
     """Make a key. The answer to the POST is the only page that ever shows it."""
     teams = _teams_with(me(request), "make_keys")
     if not teams:
-        raise PermissionDenied(REFUSALS["make_keys"])
+        raise PermissionDenied(str(REFUSALS["make_keys"]))
     if request.method == "GET":
         first = {"team": request.GET.get("team", teams[0].slug), "once": open_form(request)}
         return render(request, "accounts/new_key.html", {"form": NewKey(initial=first, teams=teams)})
@@ -79,7 +103,7 @@ def new_key(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return render(request, "accounts/new_key.html", {"form": form}, status=422)
     if not close_form(request, form.cleaned_data["once"]):
-        sent_already(request, "A key")
+        sent_already(request, _("A key"))
         return redirect("keys")
     return _made(request, form)
 
@@ -99,7 +123,7 @@ def change_key(request: HttpRequest, key_id: int) -> HttpResponse:
         except services.NotPossible as why:
             refuse(form, why, "expires_at" if isinstance(why, services.ExpiryPassed) else "name")
         else:
-            messages.success(request, f"The settings of {found.name} hold from now on.")
+            messages.success(request, _("The settings of %(name)s hold from now on.") % {"name": found.name})
             return redirect("key", key_id=found.pk)
     context = {"form": form, "key": key_or_404(request, key_id)}
     return render(request, "accounts/change_key.html", context, status=422 if form.errors else 200)
@@ -113,10 +137,10 @@ def rotate_key(request: HttpRequest, key_id: int) -> HttpResponse:
     form = Rotation(request.POST) if request.method == "POST" else Rotation(initial=_once(request))
     if form.is_valid():
         if not close_form(request, form.cleaned_data["once"]):
-            sent_already(request, "A new secret")
+            sent_already(request, _("A new secret"))
             return redirect("key", key_id=found.pk)
         try:
-            _, text = services.rotate_key(found, me(request), form.overlap())
+            text = services.rotate_key(found, me(request), form.overlap())[1]
         except services.NotPossible as why:
             messages.error(request, str(why))
             return redirect("key", key_id=found.pk)
@@ -134,10 +158,10 @@ def extend_overlap(request: HttpRequest, key_id: int, secret_id: int) -> HttpRes
     secret = _secret(found, secret_id)
     form = Extension(request.POST)
     if not form.is_valid():
-        messages.error(request, "Choose how long the old secret shall go on working.")
+        messages.error(request, _("Choose how long the old secret shall go on working."))
         return redirect("key", key_id=found.pk)
     until = timezone.now() + form.length()
-    done = f"{secret} works until {until:%Y-%m-%d %H:%M} UTC."
+    done = _("%(secret)s works until %(until)s UTC.") % {"secret": secret, "until": f"{until:%Y-%m-%d %H:%M}"}
     tell(request, lambda: services.extend_overlap(secret, until), done)
     return redirect("key", key_id=found.pk)
 
@@ -149,10 +173,14 @@ def end_overlap(request: HttpRequest, key_id: int, secret_id: int) -> HttpRespon
     found = key_to_manage(request, key_id)
     secret = _secret(found, secret_id)
     if request.method == "GET":
-        [row] = queries.key_rows(ApiKey.objects.filter(pk=found.pk), timezone.now())
+        row = queries.key_row(found, timezone.now())
         shown = next(each for each in row.secrets if each.id == secret.pk)
         return render(request, "accounts/end_overlap.html", {"key": found, "secret": shown})
-    tell(request, lambda: services.end_overlap(secret), f"Calls with {secret} are refused from now on.")
+    tell(
+        request,
+        lambda: services.end_overlap(secret),
+        _("Calls with %(secret)s are refused from now on.") % {"secret": secret},
+    )
     return redirect("key", key_id=found.pk)
 
 
@@ -162,14 +190,18 @@ def revoke_key(request: HttpRequest, key_id: int) -> HttpResponse:
     """Ask, then revoke."""
     found = key_to_manage(request, key_id)
     if request.method == "GET":
-        [row] = queries.key_rows(ApiKey.objects.filter(pk=found.pk), timezone.now())
-        return render(request, "accounts/revoke_key.html", {"key": row, "team": found.team})
+        row = queries.key_row(found, timezone.now())
+        week = served.weeks_of([(found.pk, found.team_id)], timezone.now()).get(found.pk)
+        return render(request, "accounts/revoke_key.html", {"key": row, "team": found.team, "week": week})
     try:
         services.revoke_key(found, by=me(request))
     except services.AlreadyRevoked as why:
         messages.info(request, str(why))
     else:
-        messages.success(request, f"The key {found.name} is revoked; calls with it are refused from now on.")
+        messages.success(
+            request,
+            _("The key %(name)s is revoked; calls with it are refused from now on.") % {"name": found.name},
+        )
     return redirect("keys")
 
 
@@ -188,15 +220,27 @@ class Secret:
         return self.row.ends_at - self.now
 
 
-def _section(me: User, team: Team, role: str | None, rows: list[queries.KeyRow]) -> dict[str, object]:
-    """A team's panel on the page of keys. Each row says whether this reader may manage it."""
-    rights = queries.rights(me, role)
-    is_live = team.archived_at is None
-    return {
-        "team": team,
-        "makes": is_live and "make_keys" in rights,
-        "rows": [(row, queries.revokes(rights, is_own=row.made_by_id == me.pk)) for row in rows],
-    }
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """A key on the page of keys, with what this reader may do with it."""
+
+    listed: key_list.Listed
+    week: served.Week | None
+    """None: not known."""
+    reader: User
+    rights: frozenset[queries.Action]
+
+    @property
+    def manages(self) -> bool:
+        key = self.listed.key
+        return key.revoked_at is None and queries.revokes(
+            self.rights, is_own=key.created_by_id == self.reader.pk
+        )
+
+
+def _end_of(secret: queries.SecretRow) -> datetime:
+    """Of an overlapping one."""
+    return secret.ends_at or secret.created_at
 
 
 def _teams_with(me: User, action: queries.Action) -> list[Team]:

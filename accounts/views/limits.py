@@ -5,7 +5,8 @@ What an administrator set, only an administrator may change.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -14,15 +15,24 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts import queries, served, services
 from accounts.forms.limits import NewQuota, NewRateLimit
+from accounts.meters import WARN, Meter, used_up_at
 from accounts.models import ApiKey, Quota, RateLimit, Team
 from accounts.refusals import SET_BY_ADMINISTRATOR
 from accounts.views.common import key_or_404, me, refuse, require, team_or_404
 
 Owner = Team | ApiKey
+Noun = Literal["rate limit", "quota"]
+_HOLDS = {
+    "rate limit": gettext_lazy("The rate limit holds from now on."),
+    "quota": gettext_lazy("The quota holds from now on."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +46,17 @@ class RateLimitRow:
 class QuotaRow:
     quota: Quota
     changes: bool
-    used: served.Used | None
-    """None: this process does not know."""
+    meter: Meter | None
+    """None: this process does not know what is used."""
+    ends_at: datetime | None
+    """Of the present period; None: not known here."""
+    used_up_at: datetime | None
+    """None: it lasts, or nobody can tell honestly."""
 
     @property
-    def total(self) -> int:
-        """All that stands against its amount."""
-        return self.used.spent + self.used.held + self.used.expired if self.used else 0
-
-    @property
-    def booked(self) -> int:
-        """Spent, or as good as spent until somebody knows better."""
-        return self.used.spent + self.used.expired if self.used else 0
-
-    @property
-    def left(self) -> int:
-        return max(0, self.quota.amount - self.total)
-
-    @property
-    def state(self) -> str:
-        """Of its meter: good, warn from the first share to tell of, bad when used up."""
-        share = 100 * self.total / self.quota.amount if self.quota.amount else 100
-        if share >= 100:
-            return "bad"
-        return "warn" if share >= min(self.quota.warn_at, default=80) else "good"
+    def level(self) -> str:
+        """Of its meter; empty where there is none. It warns from the first share to tell of."""
+        return self.meter.level(min(self.quota.warn_at, default=WARN)) if self.meter else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +82,19 @@ def panel(request: HttpRequest, owner: Owner, rights: frozenset[queries.Action],
 
     return Panel(
         [RateLimitRow(each, changes(each)) for each in rows.rate_limits],
-        [QuotaRow(each, changes(each), used.get(each.pk)) for each in rows.quotas],
+        [_quota_row(each, used.get(each.pk), changes=changes(each)) for each in rows.quotas],
         sets,
         _url(owner, "rate_limit"),
         _url(owner, "quota"),
     )
+
+
+def _quota_row(quota: Quota, used: served.Used | None, *, changes: bool) -> QuotaRow:
+    now = timezone.now()
+    meter = Meter(quota.amount, used.spent + used.expired, used.held) if used else None
+    period = served.period_of(quota.period, quota.zone, now)
+    runs_out = used_up_at(meter, *period, now) if meter and period else None
+    return QuotaRow(quota, changes, meter, period[1] if period else None, runs_out)
 
 
 @login_required
@@ -127,7 +132,7 @@ def remove_rate_limit(request: HttpRequest, limit_id: int) -> HttpResponse:
     limit = get_object_or_404(_of_mine(request, RateLimit.objects.all()), pk=limit_id)
     _require_change(request, limit)
     services.remove_rate_limit(limit)
-    messages.success(request, "The rate limit is removed.")
+    messages.success(request, _("The rate limit is removed."))
     return redirect(_home(_owner(limit)))
 
 
@@ -138,7 +143,7 @@ def remove_quota(request: HttpRequest, quota_id: int) -> HttpResponse:
     quota = get_object_or_404(_of_mine(request, Quota.objects.all()), pk=quota_id)
     _require_change(request, quota)
     services.remove_quota(quota)
-    messages.success(request, "The quota is removed; what was spent stays on the books.")
+    messages.success(request, _("The quota is removed; what was spent stays on the books."))
     return redirect(_home(_owner(quota)))
 
 
@@ -160,7 +165,7 @@ def _set(
     owner: Owner,
     form: NewRateLimit | NewQuota,
     service: Callable[..., object],
-    noun: str,
+    noun: Noun,
 ) -> HttpResponse:
     """Show the form, or set what it says."""
     if form.is_valid():
@@ -169,7 +174,7 @@ def _set(
         except services.NotPossible as why:
             refuse(form, why)
         else:
-            messages.success(request, f"The {noun} holds from now on.")
+            messages.success(request, _HOLDS[noun])
             return redirect(_home(owner))
     context: Mapping[str, Any] = {
         "form": form,
@@ -196,7 +201,7 @@ def _require_change(request: HttpRequest, row: RateLimit | Quota) -> None:
     """Raises PermissionDenied."""
     require(request, _team(_owner(row)), "manage_limits")
     if not queries.may_change_limit(me(request), row):
-        raise PermissionDenied(SET_BY_ADMINISTRATOR)
+        raise PermissionDenied(str(SET_BY_ADMINISTRATOR))
 
 
 def _of_mine(request: HttpRequest, rows: QuerySet[Any]) -> QuerySet[Any]:

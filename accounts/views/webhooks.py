@@ -4,6 +4,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts import services, webhooks
@@ -24,7 +25,7 @@ def add_webhook(request: HttpRequest, slug: str) -> HttpResponse:
         except services.NotPossible as why:
             refuse(form, why, "url")
         else:
-            messages.success(request, "The address is told of the team's notices from now on.")
+            messages.success(request, _("The address is told of the team's notices from now on."))
             return redirect("team", slug=slug)
     context = {"team": team, "form": form}
     return render(request, "accounts/add_webhook.html", context, status=422 if form.errors else 200)
@@ -38,10 +39,10 @@ def switch_webhook(request: HttpRequest, slug: str, webhook_id: int) -> HttpResp
     form = WebhookSwitch(request.POST)
     if form.is_valid():
         enabled = form.cleaned_data["enabled"] == "on"
-        done = f"The webhook is switched {'on' if enabled else 'off'}."
+        done = _("The webhook is switched on.") if enabled else _("The webhook is switched off.")
         tell(request, lambda: webhooks.change_webhook(webhook, {"enabled": enabled}), done)
     else:
-        messages.error(request, "A webhook is switched on or off.")
+        messages.error(request, _("A webhook is switched on or off."))
     return redirect("team", slug=slug)
 
 
@@ -50,7 +51,7 @@ def switch_webhook(request: HttpRequest, slug: str, webhook_id: int) -> HttpResp
 def remove_webhook(request: HttpRequest, slug: str, webhook_id: int) -> HttpResponse:
     """Tell an address of nothing any more."""
     webhook = _webhook(request, slug, webhook_id)
-    tell(request, lambda: webhooks.remove_webhook(webhook), "The webhook is removed.")
+    tell(request, lambda: webhooks.remove_webhook(webhook), _("The webhook is removed."))
     return redirect("team", slug=slug)
 
 

@@ -10,7 +10,8 @@ class _Inline(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
-        if tag == "style" or (tag == "script" and "src" not in given):
+        is_data = given.get("type") == "application/json"  # which no browser runs
+        if tag == "style" or (tag == "script" and "src" not in given and not is_data):
             self.found.append(f"<{tag}>")
         for name, value in attrs:
             if name == "style" or name.startswith("on") or (value or "").strip().startswith("javascript:"):

@@ -585,6 +585,21 @@ def test_a_webhook_for_every_team_is_an_administrators(ada, alice, team):
     assert Program(alice).get("/webhooks").json()["items"] == []
 
 
+def test_a_webhook_for_every_team_takes_a_token_that_may_operate(ada):
+    """It may lead into this network, where a team's may not."""
+    everyone = {"team_id": None, "url": "https://all.example/"}
+    looks_after_teams = Program(ada, ["read", "teams"])
+
+    refused = looks_after_teams.post("/webhooks", everyone)
+    assert (refused.status_code, "'operate'" in refused.json()["detail"]) == (403, True)
+    made = Program(ada, ["read", "teams", "operate"]).post("/webhooks", everyone).json()
+
+    address = f"/webhooks/{made['id']}"
+    assert looks_after_teams.patch(address, {"url": "http://10.0.0.1/"}).status_code == 403
+    assert looks_after_teams.delete(address).status_code == 403
+    assert looks_after_teams.get(address).json() == made | {"secret": None}
+
+
 # The audit
 
 

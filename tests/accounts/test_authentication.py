@@ -478,6 +478,21 @@ async def test_a_personal_key_is_nobody_without_its_person(make, team, bob, end)
     assert await door.still_good(ids, now_s) == ids - {its_secret}
 
 
+async def test_a_key_of_the_playground_is_nobody_without_its_person(make, team, bob, ada):
+    open_playground = sync_to_async(services.open_playground)
+    (_, of_bob), (_, of_ada) = await open_playground(team, bob), await open_playground(team, ada)
+    door = make()
+    assert await door.look_up(of_bob) is not None
+    assert await door.look_up(of_ada) is not None  # an administrator needs no place in the team
+
+    await bob.memberships.all().adelete()
+    await type(ada).objects.filter(pk=ada.pk).aupdate(is_superuser=False)
+    door.forget()
+
+    assert await door.look_up(of_bob) is None
+    assert await door.look_up(of_ada) is None
+
+
 async def test_both_secrets_of_a_key_work_during_the_overlap_and_share_its_limits(
     make, api_key, presented, clock, alice
 ):

@@ -28,6 +28,12 @@ def test_the_secret_holds_256_bits():
     assert len(set(keys.ALPHABET)) == 62
 
 
+def test_a_whole_key_is_looked_for_by_what_may_be_shown_of_it():
+    assert keys.without_secret("pst_abcdefghijkl_" + "s" * 49) == "pst_abcdefghijkl"
+    assert keys.without_secret("pst_abcdefghijkl" + "s" * 49) == "pst_abcdefghijkl"
+    assert keys.without_secret("gpt-4o_mini") == "gpt-4o_mini"
+
+
 def test_the_format_does_not_change_by_accident():
     parts = keys.Parts("0" * 12, "z" * 43)
     assert parts.text == "pst_000000000000_zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz3ul6bk"

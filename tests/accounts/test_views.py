@@ -104,18 +104,54 @@ class TestListOfKeys:
             "vera": (False, False, False),
         }
 
-    def test_takes_eight_queries_however_many_keys(self, as_, team, alice, django_assert_num_queries):
+    def test_takes_nine_queries_however_many_keys(self, as_, team, alice, django_assert_num_queries):
         other = services.create_team("Billing", alice)
         for number in range(10):
             services.create_key(team, f"key {number}", alice)
             services.create_key(other, f"key {number}", alice)
         client = as_(alice)
-        with django_assert_num_queries(8):  # session, reader, teams, roles, keys, secrets, programs, banner
+        # session, reader, places, how many, keys, secrets, marks of rollups, rollups, simulated?
+        with django_assert_num_queries(9):
             client.get("/keys/")
 
     def test_escapes_names(self, as_, team, alice):
         services.create_key(team, "<script>alert(1)</script>", alice)
         assert "<script>alert" not in text_of(as_(alice).get("/keys/"))
+
+    def test_narrows_by_what_the_address_says(self, as_, team, alice, charlie):
+        other = services.create_team("Billing", alice)
+        for where, name in ((team, "web"), (team, "Webhooks"), (other, "web shop"), (other, "nightly")):
+            services.create_key(where, name, alice)
+        client = as_(alice)
+
+        def names(question: str) -> list[str]:
+            return re.findall(r'/keys/\d+/"><strong>([^<]+)', text_of(client.get(f"/keys/{question}")))
+
+        assert names("?q=WEB") == ["web shop", "Webhooks", "web"]
+        assert names("?q=web&team=search") == ["Webhooks", "web"]
+        assert names("?state=revoked") == []
+        assert names("?team=nope&state=nope&page=nope") == names("")
+
+    def test_says_what_to_do_where_nothing_is_found(self, as_, team, alice, bob, vera):
+        assert "Make one, and a program can call in a minute." in text_of(as_(bob).get("/keys/"))
+        assert 'data-state="forbidden"' in text_of(as_(vera).get("/keys/"))
+        assert "No key is like this" in text_of(as_(alice).get("/keys/?q=nothing"))
+
+    def test_answers_a_part_with_the_address_that_shows_the_same(self, as_, team, alice):
+        services.create_key(team, "web", alice)
+        asked = as_(alice).get("/keys/?q=web&team=&state=", headers={"HX-Request": "true"})
+        assert asked["HX-Push-Url"] == "/keys/?q=web"
+        assert "HX-Push-Url" not in as_(alice).get("/keys/?q=web")
+
+    def test_comes_fifty_to_a_page_in_as_many_queries(self, as_, team, alice, django_assert_max_num_queries):
+        ApiKey.objects.bulk_create(ApiKey(team=team, name=f"key {number}") for number in range(120))
+        services.rotate_key(services.create_key(team, "rotated", alice)[0], alice)
+        client = as_(alice)
+        for page, shown in (("", 50), ("?page=3", 21), ("?page=9", 21), ("?q=key&page=2", 50)):
+            with django_assert_max_num_queries(12):
+                found = text_of(client.get(f"/keys/{page}"))
+            assert found.count('class="lead"') == shown
+        assert "101 to 121 of 121" in text_of(client.get("/keys/?page=3"))
 
     def test_tells_who_is_in_no_team_what_to_do(self, as_, charlie):
         assert "You are in no team yet" in text_of(as_(charlie).get("/keys/"))
@@ -257,12 +293,28 @@ class TestTeams:
         assert re.search(r'data-label="Members">3<', page)
         assert re.search(r'data-label="Active keys">1<', page)
 
-    def test_are_listed_in_five_queries_however_many(self, as_, alice, django_assert_num_queries):
+    def test_are_listed_in_six_queries_however_many(self, as_, alice, django_assert_num_queries):
         for number in range(10):
             services.create_team(f"Team {number}", alice)
         client = as_(alice)
-        with django_assert_num_queries(5):  # session, reader, teams with counts, roles, simulated?
+        with django_assert_num_queries(6):  # session, reader, how many, teams with counts, roles, simulated?
             client.get("/teams/")
+
+    def test_are_looked_for_by_a_part_of_their_name(self, as_, ada):
+        for name in ("Search", "Research", "Billing"):
+            services.create_team(name, ada)
+        page = text_of(as_(ada).get("/teams/?q=SEARCH"))
+        assert ("Search<" in page, "Research<" in page, "Billing<" in page) == (True, True, False)
+        assert "No team is called like this" in text_of(as_(ada).get("/teams/?q=%25"))
+
+    def test_come_fifty_to_a_page(self, as_, alice):
+        for number in range(51):
+            services.create_team(f"Team {number:02}", alice)
+        client = as_(alice)
+        first, second = (text_of(client.get(f"/teams/{page}")) for page in ("", "?page=2"))
+        assert ("Team 49<" in first, "Team 50<" in first, "Team 50<" in second) == (True, False, True)
+        assert 'href="/teams/?page=2"' in first
+        assert "Team 50<" in text_of(client.get("/teams/?page=99999")), "the last one"
 
     def test_are_shown_in_ten_queries(self, as_, team, alice, django_assert_num_queries):
         client = as_(alice)
@@ -355,6 +407,10 @@ def test_simulated_answers_are_named_on_every_page(as_, alice):
         slug="simulator", name="Simulator", base_url="http://127.0.0.1/v1", simulated=True
     )
     assert sentence in text_of(client.get("/account/"))
+
+    Provider.objects.create(slug="acme", name="Acme", base_url="https://acme.example/v1")
+    assert sentence not in text_of(client.get("/account/"))
+    assert "Some answers are simulated" in text_of(client.get("/account/"))
 
 
 def test_a_page_that_is_not_there_says_so_in_our_words(as_, alice):

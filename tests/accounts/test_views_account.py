@@ -10,7 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models import AccessToken
+from accounts.models import AccessToken, AuditEvent
 from tests.accounts.pages import inline_parts
 
 
@@ -91,3 +91,67 @@ def test_pages_hold_nothing_inline_and_take_few_queries(as_, alice, path, django
         response = client.get(path.format(token=made[0].pk))
     assert response.status_code == 200
     assert inline_parts(response.content.decode()) == []
+
+
+def profile(**more) -> dict[str, str]:
+    return {"name": "Alice Ríos", "language": "ja", "zone": "asia/tokyo"} | more
+
+
+def test_a_profile_is_kept_and_pages_follow_it(as_, alice):
+    client = as_(alice)
+    tokens.make_token(alice, "report", ["read"])
+
+    assert client.post("/account/", profile())["Location"] == "/account/"
+
+    alice.refresh_from_db()
+    assert (alice.get_full_name(), alice.language, alice.zone) == ("Alice Ríos", "ja", "Asia/Tokyo")
+    page = client.get("/account/")
+    assert page["Content-Language"] == "ja"
+    assert "JST" in text_of(page)
+    event = AuditEvent.objects.get(action="user.profile_changed")
+    assert event.before == {"first_name": "", "language": "", "zone": ""}
+
+
+def test_nobody_chose_utc_and_the_browsers_language_by_an_empty_form(as_, alice):
+    client = as_(alice)
+    client.post("/account/", profile())
+    client.post("/account/", profile(name=" ", language="", zone=""))
+
+    alice.refresh_from_db()
+    assert (alice.get_full_name(), alice.language, alice.zone) == ("", "", "")
+    assert 'value="UTC"' in text_of(client.get("/account/"))
+
+
+def test_a_name_in_two_parts_is_left_alone_until_it_is_changed(as_, alice):
+    alice.first_name, alice.last_name = "Alice", "Ríos"
+    alice.save()
+    as_(alice).post("/account/", profile())
+
+    alice.refresh_from_db()
+    assert (alice.first_name, alice.last_name) == ("Alice", "Ríos")
+
+
+@pytest.mark.parametrize("wrong", [{"zone": "Atlantis"}, {"language": "tlh"}, {"name": "a" * 151}])
+def test_a_profile_that_cannot_be_is_not_kept(as_, alice, wrong):
+    response = as_(alice).post("/account/", profile(**wrong))
+
+    assert response.status_code == 422
+    assert 'class="field-errors"' in text_of(response)
+    alice.refresh_from_db()
+    assert alice.zone == ""
+
+
+def test_a_profile_says_nothing_of_address_or_rights(as_, alice):
+    as_(alice).post("/account/", profile(email="root@example.com", is_superuser="on", is_staff="on"))
+
+    alice.refresh_from_db()
+    assert (alice.email, alice.is_superuser, alice.is_staff) == ("alice@example.com", False, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "section"),
+    [("2fa/", "sign-in"), ("2fa/webauthn/", "passkeys"), ("sessions/", "sessions")],
+)
+def test_lists_of_one_account_are_sections_of_its_page(as_, alice, path, section):
+    assert as_(alice).get(f"/accounts/{path}")["Location"] == f"/account/#{section}"
+    assert f'id="{section}"' in text_of(as_(alice).get("/account/"))

@@ -45,6 +45,7 @@ def test_the_secret_is_derived_and_not_kept(team, alice, settings):
             "https://h.example/a b",
             "https://h.example/\nx",
         ),
+        *("https://a<textarea>/x", 'https://a"b/', "https://h.example&amp;/", "https://[fe80::1%eth0]/"),
         *("https://h.example\\@evil.example/", "https://hööks.example/", "https://h.example/" + "x" * 500),
     ],
 )
@@ -54,7 +55,8 @@ def test_what_is_no_address_is_refused(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://h.example", "http://10.0.0.7:8080/a?b=c", "https://[2001:db8::1]/x"]
+    "url",
+    ["https://h.example", "http://10.0.0.7:8080/a?b=<c>", "https://[2001:db8::1]/x", "https://a_b.c-d/"],
 )
 def test_an_address_stays_as_it_was_given(url):
     assert webhooks.clean_url(f" {url} ") == url

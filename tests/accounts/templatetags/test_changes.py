@@ -1,5 +1,5 @@
 from accounts.models import AuditEvent
-from accounts.templatetags.changes import differences, in_words, subject
+from accounts.templatetags.changes import ACTIONS, NAMES, differences, in_words, subject
 
 
 def event(subject_kind="apikey", before=None, after=None) -> AuditEvent:
@@ -37,3 +37,17 @@ def test_a_quota_in_money_is_told_in_the_currency():
 
 def test_an_action_is_a_short_sentence():
     assert in_words("key.overlap_ended") == "Key overlap ended"
+
+
+def test_what_has_no_words_of_its_own_is_told_as_it_is_written():
+    assert in_words("lock.picked_twice") == "Lock picked twice"
+    assert differences(event(after={"so_far_unknown": 1})) == [("so far unknown", None, "1")]
+
+
+def test_every_action_and_name_in_words_reads_as_it_is_written():
+    assert {name: in_words(name) for name in ACTIONS} == {
+        name: name.replace(".", " ").replace("_", " ").capitalize() for name in ACTIONS
+    }
+    assert {name: str(words) for name, words in NAMES.items()} == {
+        name: name.replace("_", " ") for name in NAMES
+    }
