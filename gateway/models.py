@@ -8,7 +8,9 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint
+from django.db.models import CheckConstraint, F, Index, Q, UniqueConstraint, Value
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from gateway import inputs
 from gateway.relay import catalog
@@ -106,13 +108,13 @@ class Route(models.Model):
     """A model name that clients ask for, and the targets behind it."""
 
     class Unpriced(models.TextChoices):
-        REFUSED = "refused", "Refused"
-        ALLOWED = "allowed", "Allowed and flagged"
+        REFUSED = "refused", _("Refused")
+        ALLOWED = "allowed", _("Allowed and flagged")
 
     class Overflow(models.TextChoices):
-        REFUSE = "refuse", "Refuse the call"
-        TRIM = "trim", "Leave out the oldest messages"
-        REROUTE = "reroute", "Go on with another route"
+        REFUSE = "refuse", _("Refuse the call")
+        TRIM = "trim", _("Leave out the oldest messages")
+        REROUTE = "reroute", _("Go on with another route")
 
     model_name = models.CharField(max_length=200, unique=True)
     aliases = models.JSONField(default=list, blank=True, help_text="Other names for the same route.")
@@ -192,8 +194,8 @@ class Target(models.Model):
         HTTPX = "httpx", "httpx"
 
     class Lever(models.TextChoices):
-        AUTOMATIC = "automatic", "Decides by itself"
-        OPEN = "open", "Held open"
+        AUTOMATIC = "automatic", _("Decides by itself")
+        OPEN = "open", _("Held open")
 
     route = models.ForeignKey(Route, on_delete=models.CASCADE, related_name="targets")
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="targets")
@@ -319,19 +321,34 @@ class Target(models.Model):
 
 
 class Price(models.Model):
-    """A dated price of a target, in whole nano-units of the ledger currency per million tokens."""
+    """A dated price of a target in a currency of its own, in whole nano-units per million tokens.
+
+    Never changed: calls were booked by it. A later row for the same moment takes its place.
+    """
 
     target = models.ForeignKey(Target, on_delete=models.CASCADE, related_name="prices")
     valid_from = models.DateTimeField()
+    currency = models.CharField(max_length=3, default="", db_default="", blank=True)
+    """Empty: the ledger's own."""
     input_nanos = models.BigIntegerField()
     cached_input_nanos = models.BigIntegerField()
     output_nanos = models.BigIntegerField()
+    cache_write_nanos = models.BigIntegerField(null=True, blank=True)
+    """None, here and below: as the kind of tokens that it is a part of, which is input or output."""
+    reasoning_nanos = models.BigIntegerField(null=True, blank=True)
+    audio_input_nanos = models.BigIntegerField(null=True, blank=True)
+    audio_output_nanos = models.BigIntegerField(null=True, blank=True)
+    request_nanos = models.BigIntegerField(default=0, db_default=0)
+    """Of each attempt with usage, not of a million."""
+    tiers = models.JSONField(default=list, db_default=Value([], models.JSONField()), blank=True)
+    """Other rates for prompts above so many tokens: objects with `above_tokens` and the names above."""
     source = models.CharField(max_length=100, default="operator")
+    created_at = models.DateTimeField(null=True, default=timezone.now)
 
     class Meta:
-        ordering = ["target_id", "valid_from"]
+        ordering = ["target_id", "valid_from", "id"]
+        indexes = [Index(fields=["target", "valid_from"], name="price_by_target")]
         constraints = [
-            UniqueConstraint(fields=["target", "valid_from"], name="price_once_at_a_moment"),
             CheckConstraint(
                 condition=Q(input_nanos__gte=0, cached_input_nanos__gte=0, output_nanos__gte=0),
                 name="price_is_not_negative",
@@ -340,6 +357,50 @@ class Price(models.Model):
 
     def __str__(self) -> str:
         return f"price of {self.target_id} from {self.valid_from:%Y-%m-%d}"
+
+
+class ExchangeRate(models.Model):
+    """From a day on, one unit of `base` is so much of `quote`. Never changed: a later row takes its place."""
+
+    base = models.CharField(max_length=3)
+    quote = models.CharField(max_length=3)
+    valid_from = models.DateField()
+    """A day in UTC."""
+    rate_nanos = models.BigIntegerField()
+    """Nano-units of `quote` for one unit of `base`."""
+    source = models.CharField(max_length=100, default="operator")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["base", "quote", "valid_from", "id"]
+        constraints = [
+            CheckConstraint(condition=Q(rate_nanos__gt=0), name="exchange_rate_is_positive"),
+            CheckConstraint(condition=~Q(base=F("quote")), name="exchange_rate_is_of_two_currencies"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.base} in {self.quote} from {self.valid_from:%Y-%m-%d}"
+
+
+class Repricing(models.Model):
+    """Work to do: what calls to a target cost in a span is worked out again, because a price came late."""
+
+    target_id = models.BigIntegerField()
+    from_at = models.DateTimeField()
+    until_at = models.DateTimeField()
+    cause = models.CharField(max_length=200)
+    created_at = models.DateTimeField(auto_now_add=True)
+    place = models.DateTimeField(null=True)
+    """All attempts before this moment are done."""
+    finished_at = models.DateTimeField(null=True)
+    corrected = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [Index(fields=["until_at"], name="repricing_by_end")]
+
+    def __str__(self) -> str:
+        return f"repricing of {self.target_id} from {self.from_at:%Y-%m-%d}"
 
 
 class LedgerCurrency(models.Model):
@@ -377,6 +438,17 @@ class Entry(models.Model):
     priority = models.CharField(max_length=10, default="normal")
     skipped = models.JSONField(default=list)
     """Targets that were passed over without an attempt."""
+    target = models.CharField(max_length=251, default="", db_default="")
+    """Provider and upstream model of the last attempt; empty: nothing was sent."""
+    attempts_made = models.SmallIntegerField(default=0, db_default=0)
+    queued_us = models.BigIntegerField(default=0, db_default=0)
+    """At gates and for connections, over all attempts."""
+    cache_write_tokens = models.BigIntegerField(default=0, db_default=0)
+    reasoning_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_input_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_output_tokens = models.BigIntegerField(default=0, db_default=0)
+    facts = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
+    """What only an explanation needs: the limits with their figures at admission, and the plan."""
 
     class Meta:
         ordering = ["-ended_at"]
@@ -419,6 +491,16 @@ class Attempt(models.Model):
     probe = models.BooleanField(default=False)
     trimmed = models.PositiveIntegerField(default=0)
     """Messages left out because all of them were too long."""
+    cache_write_tokens = models.BigIntegerField(default=0, db_default=0)
+    reasoning_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_input_tokens = models.BigIntegerField(default=0, db_default=0)
+    audio_output_tokens = models.BigIntegerField(default=0, db_default=0)
+    price = models.CharField(max_length=300, default="", db_default="")
+    """The price as it was applied: `relay.pricing.Applied` as JSON; empty where there was none."""
+    pool_wait_us = models.BigIntegerField(default=0, db_default=0)
+    """The part of `queued_us` that was spent on a connection."""
+    first_byte_us = models.BigIntegerField(null=True)
+    """From the attempt's start to the answer's head."""
 
     class Meta:
         ordering = ["entry_id", "attempt_no"]
@@ -430,13 +512,199 @@ class Attempt(models.Model):
         return f"{self.entry_id} #{self.attempt_no}"
 
 
+class Correction(models.Model):
+    """What an attempt costs by a price that was entered late. Append only; the entry keeps its old figure.
+
+    A call's cost is its entry's and the changes of all its corrections.
+    """
+
+    call_id = models.UUIDField()
+    attempt_no = models.PositiveSmallIntegerField()
+    repricing = models.ForeignKey(Repricing, on_delete=models.PROTECT, related_name="corrections")
+    team_id = models.BigIntegerField()
+    started_at = models.DateTimeField()
+    """The call's."""
+    before_nanos = models.BigIntegerField()
+    after_nanos = models.BigIntegerField()
+    prices = models.BooleanField(default=False)
+    """The attempt had no price before."""
+    price = models.CharField(max_length=300)
+    """As `Attempt.price`."""
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            UniqueConstraint(fields=["repricing", "call_id", "attempt_no"], name="correction_once"),
+        ]
+        indexes = [
+            Index(fields=["team_id", "started_at"], name="correction_by_team_and_start"),
+            Index(fields=["call_id"], name="correction_by_call"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.call_id} #{self.attempt_no}"
+
+
+class Measures(models.Model):
+    """What a rollup adds up. Durations in microseconds, money in nano-units of the ledger currency.
+
+    A row is of one team, key, route, target, outcome, code and priority in one bucket.
+    A call counts at the target of its last attempt, tokens and cost at the target of theirs.
+    `outcome` is `refused`, and `code` the reason, for calls that were not let in: these count calls alone.
+    """
+
+    class Size(models.IntegerChoices):
+        MINUTE = 1
+        QUARTER = 15
+        DAY = 1440
+
+    size = models.PositiveSmallIntegerField()
+    """Minutes of the bucket."""
+    start = models.IntegerField()
+    """The bucket's first minute, counted from the Unix epoch in UTC. Calls belong where they started."""
+    team_id = models.BigIntegerField()
+    key_id = models.BigIntegerField()
+    route = models.CharField(max_length=200)
+    target = models.CharField(max_length=251)
+    outcome = models.CharField(max_length=10)
+    code = models.CharField(max_length=60)
+    priority = models.CharField(max_length=10)
+    calls = models.BigIntegerField(default=0)
+    simulated = models.BigIntegerField(default=0)
+    unpriced = models.BigIntegerField(default=0)
+    estimated = models.BigIntegerField(default=0)
+    """Calls whose usage was not reported."""
+    attempts = models.BigIntegerField(default=0)
+    billed_attempts = models.BigIntegerField(default=0, db_default=0)
+    """Attempts that a price's fee for a request is taken for: there is usage, reported or estimated."""
+    input_tokens = models.BigIntegerField(default=0)
+    cached_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    audio_input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    audio_output_tokens = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(default=0)
+    queued_us = models.BigIntegerField(default=0)
+    latency_us = models.BigIntegerField(default=0)
+    latency = models.BinaryField(default=b"")
+    """A histogram, as `gateway.histograms` packs it."""
+    first_token = models.BinaryField(default=b"")
+
+    class Meta:
+        abstract = True
+
+
+class Rollup(Measures):
+    """One bucket of the ledger."""
+
+    class Meta:
+        indexes = [
+            Index(fields=["team_id", "size", "start"], name="rollup_by_team"),
+            Index(fields=["size", "start"], name="rollup_by_start"),
+            Index(fields=["size", "start"], condition=Q(unpriced__gt=0), name="rollup_unpriced"),
+        ]
+
+
+class TagRollup(Measures):
+    """The same for calls with a value of a tag that their team declared."""
+
+    name = models.CharField(max_length=64)
+    value = models.CharField(max_length=256)
+
+    class Meta:
+        indexes = [Index(fields=["team_id", "name", "size", "start"], name="tag_rollup_by_team")]
+
+
+class TagName(models.Model):
+    """A tag that a team wants its usage told apart by."""
+
+    team = models.ForeignKey("accounts.Team", on_delete=models.CASCADE, related_name="tag_names")
+    name = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["team_id", "name"]
+        constraints = [UniqueConstraint(fields=["team", "name"], name="tag_name_once_in_a_team")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Stale(models.Model):
+    """A bucket that must be worked out again.
+
+    Written in the transaction that changed what it adds up, never looked for first and never updated, so
+    that writers wait for nobody. Whoever works it out deletes the rows that it saw, and no others.
+    """
+
+    size = models.PositiveSmallIntegerField()
+    start = models.IntegerField()
+    team_id = models.BigIntegerField()
+
+    class Meta:
+        indexes = [Index(fields=["size", "start"], name="stale_by_start")]
+
+
+class Kept(models.Model):
+    """One row, once the first entries were deleted for their age: how far back the ledger goes.
+
+    Changed in the transaction that deletes. Rollups alone tell of what began earlier; what still comes
+    to be on the ledger of that time is added to them, because they cannot be worked out from it.
+    """
+
+    from_minute = models.IntegerField()
+    """Since the Unix epoch in UTC; the start of a quarter-hour."""
+
+
+class RefusalCount(models.Model):
+    """How many calls one process refused within a second or so. Append only; written by the writer."""
+
+    batch_id = models.UUIDField()
+    number = models.PositiveIntegerField()
+    """`(batch_id, number)` is its name, so that a replay changes nothing."""
+    minute = models.IntegerField()
+    team_id = models.BigIntegerField()
+    key_id = models.BigIntegerField()
+    route = models.CharField(max_length=200)
+    code = models.CharField(max_length=60)
+    priority = models.CharField(max_length=10)
+    calls = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = [UniqueConstraint(fields=["batch_id", "number"], name="refusal_count_once")]
+        indexes = [Index(fields=["team_id", "minute"], name="refusal_count_by_team")]
+
+
+class Refusal(models.Model):
+    """One of the last refused calls, with why. The newest 1,000 of a team are kept."""
+
+    call_id = models.UUIDField(primary_key=True)
+    at = models.DateTimeField()
+    team_id = models.BigIntegerField()
+    key_id = models.BigIntegerField()
+    route = models.CharField(max_length=200)
+    """The model name as it was asked for."""
+    status = models.PositiveSmallIntegerField()
+    code = models.CharField(max_length=60)
+    priority = models.CharField(max_length=10)
+    message = models.TextField()
+    facts = models.JSONField(default=dict)
+    """As of an entry."""
+
+    class Meta:
+        ordering = ["-at"]
+        indexes = [Index(fields=["team_id", "at"], name="refusal_by_team")]
+
+
 class BreakerChange(models.Model):
     """One line of a target's timeline: its breaker went from one state to another. Append only."""
 
     class State(models.TextChoices):
-        CLOSED = "closed", "Closed"
-        OPEN = "open", "Open"
-        HALF_OPEN = "half_open", "Half-open"
+        CLOSED = "closed", _("Closed")
+        OPEN = "open", _("Open")
+        HALF_OPEN = "half_open", _("Half-open")
 
     target_id = models.BigIntegerField()
     provider = models.CharField(max_length=50)
@@ -458,3 +726,146 @@ class BreakerChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider}/{self.upstream_model} {self.before} → {self.after}"
+
+
+class Probe(models.Model):
+    """Calls of our own to one provider, and how long they took. No team's: the ledger does not have them.
+
+    The newest of each provider are kept, `gateway.probes.KEPT` of them.
+    """
+
+    class Cause(models.TextChoices):
+        TEST = "test", _("Test")
+        COMMAND = "command", _("By hand")
+        SCHEDULE = "schedule", _("On schedule")
+
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="probes")
+    at = models.DateTimeField()
+    cause = models.CharField(max_length=10, choices=Cause)
+    upstream_model = models.CharField(max_length=200)
+    calls = models.PositiveSmallIntegerField()
+    answered = models.PositiveSmallIntegerField()
+    avg_us = models.BigIntegerField(null=True)
+    """Of the calls that were answered, here and below; None: none was."""
+    min_us = models.BigIntegerField(null=True)
+    max_us = models.BigIntegerField(null=True)
+    failures = models.JSONField(default=list, blank=True)
+    """Objects with the fields of `gateway.probing.Failure`, and `times`."""
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cost_nanos = models.BigIntegerField(null=True)
+    """By the target's price, in the ledger currency; None: there is none, or no usage was reported."""
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [
+            CheckConstraint(condition=Q(answered__lte=F("calls")), name="probe_is_answered_once_a_call"),
+        ]
+        indexes = [Index(fields=["provider", "at"], name="probe_by_provider")]
+
+    def __str__(self) -> str:
+        return f"probe of {self.provider_id} at {self.at:%Y-%m-%d %H:%M}"
+
+
+class Alert(models.Model):
+    """A rule that tells people when a figure is beyond its threshold, and when it is not any more."""
+
+    class Kind(models.TextChoices):
+        SPEND = "spend", _("Spend")
+        ERROR_RATE = "error_rate", _("Error rate")
+        LATENCY = "latency", _("Latency")
+        BREAKER = "breaker", _("Breaker open")
+        QUOTA = "quota", _("Quota share")
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("Not looked at yet")
+        OK = "ok", _("All right")
+        RISING = "rising", _("Beyond its threshold, not yet long enough")
+        FIRING = "firing", _("Firing")
+
+    team = models.ForeignKey(
+        "accounts.Team", on_delete=models.CASCADE, null=True, blank=True, related_name="alerts"
+    )
+    """None: of the whole system, for administrators."""
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=10, choices=Kind)
+    route = models.CharField(max_length=200, blank=True, default="")
+    """Only calls of this model name; empty: of every one."""
+    key = models.ForeignKey(
+        "accounts.ApiKey", on_delete=models.CASCADE, null=True, blank=True, related_name="+"
+    )
+    """Only calls with this API key; None: with every one."""
+    threshold = models.BigIntegerField()
+    """Nano-units of spend, hundredths of a percent of errors, milliseconds, seconds a breaker is open,
+    or percent of a quota."""
+    window_minutes = models.PositiveIntegerField(default=60)
+    least_calls = models.PositiveIntegerField(default=0)
+    """Below so many calls in the window, a rate or a percentile says nothing."""
+    hold_minutes = models.PositiveIntegerField(default=0)
+    """It fires after so long beyond the threshold, and is over after so long within it."""
+    pause_minutes = models.PositiveIntegerField(default=60)
+    """Between two times that it tells of having fired."""
+    tell_owners = models.BooleanField(default=True)
+    """Mail the team's owners; of the system, the administrators."""
+    channels = models.ManyToManyField("accounts.Channel", blank=True, related_name="alerts")
+    enabled = models.BooleanField(default=True)
+    state = models.CharField(max_length=10, choices=State, default=State.WAITING)
+    since_at = models.DateTimeField(null=True)
+    """When the state began."""
+    calm_since_at = models.DateTimeField(null=True)
+    """While firing: since when the figure is within the threshold."""
+    told_at = models.DateTimeField(null=True)
+    """When it last told of having fired."""
+    figure = models.BigIntegerField(null=True)
+    """In the unit of the threshold, when it was last looked at; None: there was none."""
+    detail = models.CharField(max_length=200, blank=True, default="")
+    """Whose figure it is, such as a target or a quota."""
+    figure_until = models.DateTimeField(null=True)
+    """What ended before this is in the figure."""
+    checked_at = models.DateTimeField(null=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            CheckConstraint(
+                condition=Q(kind__in=["spend", "error_rate", "latency", "breaker", "quota"]),
+                name="alert_has_a_known_kind",
+            ),
+            CheckConstraint(condition=Q(threshold__gte=0), name="alert_is_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AlertEvent(models.Model):
+    """One time that an alert fired, until it was over."""
+
+    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="events")
+    fired_at = models.DateTimeField()
+    resolved_at = models.DateTimeField(null=True)
+    threshold = models.BigIntegerField()
+    """As it was then."""
+    figure = models.BigIntegerField()
+    """With which it fired."""
+    last_figure = models.BigIntegerField(null=True)
+    """With which it was over; None: there was none, or it is not over."""
+    detail = models.CharField(max_length=200, blank=True, default="")
+    told = models.BooleanField(default=True)
+    """False: it fired within the pause after an earlier message, so nobody was told."""
+
+    class Meta:
+        ordering = ["-fired_at", "-id"]
+        constraints = [
+            UniqueConstraint(
+                fields=["alert"], condition=Q(resolved_at=None), name="alert_fires_once_at_a_time"
+            )
+        ]
+        indexes = [Index(fields=["alert", "fired_at"], name="alert_event_by_alert")]
+
+    def __str__(self) -> str:
+        return f"{self.alert_id} at {self.fired_at:%Y-%m-%d %H:%M}"

@@ -5,24 +5,25 @@ Reads only: takes no lock, sets nothing aside, and leaves adopting to the sweepe
 """
 
 import asyncio
-import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 import msgspec
 from django.db import connection
-from django.db.models import Count, F, Sum
 from msgspec import Struct
 
 from accounts import models
 from accounts.caller import Owner, Period, Quota, QuotaKind
+from gateway.ledger import spending
 from gateway.ledger.journal import payloads
+from gateway.ledger.reading import one_view
+from gateway.ledger.retention import kept_from
+from gateway.ledger.spending import Used
 from gateway.models import Entry
 from gateway.relay.holdings import OpenHold, Survey, Surveyor
 from gateway.relay.limits import QuotaAsk, counter_of
@@ -30,7 +31,8 @@ from gateway.relay.records import Dispatched, Opened, Settled
 
 CHUNK = 900
 """Call ids a query; SQLite's oldest bound on the variables of one is 999."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE_US = 60_000_000
+"""A quota's period begins with a whole one."""
 _FIND = f"SELECT call_id FROM {Entry._meta.db_table} WHERE call_id IN"  # noqa: S608
 
 
@@ -53,20 +55,6 @@ class Wanted(Struct, frozen=True):
             and call.team_id == self.team_id
             and (owner.kind == "team" or call.key_id == owner.id)
         )
-
-
-class Used(Struct, frozen=True):
-    """What some calls used, or may use."""
-
-    requests: int = 0
-    tokens: int = 0
-    cost_nanos: int = 0
-
-    def of(self, kind: QuotaKind) -> int:
-        """In a quota's unit."""
-        if kind == "requests":
-            return self.requests
-        return self.tokens if kind == "tokens" else self.cost_nanos
 
 
 class Ended(Struct, frozen=True):
@@ -114,7 +102,13 @@ class ReleasedHead(Head, tag="r"):
     pass
 
 
-_head = msgspec.msgpack.Decoder(OpenedHead | DispatchedHead | SettledHead | ReleasedHead).decode
+class RefusalsHead(Head, tag="f"):
+    """It is of no call, and counts in no quota."""
+
+
+_head = msgspec.msgpack.Decoder(
+    OpenedHead | DispatchedHead | SettledHead | ReleasedHead | RefusalsHead
+).decode
 _opened = msgspec.msgpack.Decoder(Opened).decode
 _dispatched = msgspec.msgpack.Decoder(Dispatched).decode
 _settled = msgspec.msgpack.Decoder(Settled).decode
@@ -239,7 +233,7 @@ class Journals:
         wanted = list({each.counter: each for each in wanted}.values())
         with self._lock:
             self._read()
-            with _one_view():
+            with one_view():
                 spent = _sums(wanted)
                 self._drop_booked()
             counted = _by_team(wanted)
@@ -285,6 +279,8 @@ class Journals:
 
     def _note(self, known: Known, payload: bytes) -> None:
         head = _head(payload)
+        if isinstance(head, RefusalsHead):
+            return
         call_id = head.call_id
         if isinstance(head, OpenedHead):
             known.opened[call_id] = [payload]
@@ -299,11 +295,13 @@ class Journals:
                 known.fresh[call_id] = payload
 
     def _drop_booked(self) -> None:
-        """What is on the ledger by now need never be asked about again."""
+        """What is on the ledger by now, or was until it was deleted, need never be asked about again."""
         known = self._segments.values()
         booked = on_ledger(call_id for each in known for call_id in (*each.ended, *each.opened))
+        oldest_us = kept_from() * MINUTE_US
         for each in known:
-            for call_id in booked & each.ended.keys():
+            deleted = {call_id for call_id, call in each.ended.items() if call.started_at_us < oldest_us}
+            for call_id in (booked & each.ended.keys()) | deleted:
                 del each.ended[call_id]
             for call_id in booked & each.opened.keys():
                 del each.opened[call_id], self._opening[call_id]
@@ -348,20 +346,6 @@ def _counting(by_team: Mapping[int, list[Wanted]], call: Opened | Ended) -> list
     return [each for each in by_team.get(call.team_id, ()) if each.counts(call)]
 
 
-@contextlib.contextmanager
-def _one_view() -> Iterator[None]:
-    """All that is read inside is as of one moment.
-
-    By hand, because `transaction.atomic` takes SQLite's write lock here, and the writer need not wait.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN")
-        try:
-            yield
-        finally:
-            cursor.execute("ROLLBACK")
-
-
 def _sums(wanted: Sequence[Wanted]) -> dict[str, int]:
     """By counter; quotas that count the same calls share a query."""
     alike: dict[tuple[int, int | None, int, int], list[Wanted]] = defaultdict(list)
@@ -370,28 +354,10 @@ def _sums(wanted: Sequence[Wanted]) -> dict[str, int]:
         alike[each.team_id, key_id, each.start_us, each.end_us].append(each)
     spent = {}
     for of, counters in alike.items():
-        used = _used(*of)
+        team_id, key_id, start_us, end_us = of
+        used = spending.used(team_id, key_id, start_us // MINUTE_US, end_us // MINUTE_US)
         spent.update({each.counter: used.of(each.quota.kind) for each in counters})
     return spent
-
-
-def _used(team_id: int, key_id: int | None, start_us: int, end_us: int) -> Used:
-    """What the ledger's calls that began in a span used. Goes through the index by team and start."""
-    entries = Entry.objects.filter(
-        team_id=team_id, started_at__gte=_moment(start_us), started_at__lt=_moment(end_us)
-    )
-    if key_id is not None:
-        entries = entries.filter(key_id=key_id)
-    found = entries.aggregate(
-        requests=Count("call_id"),
-        tokens=Sum(F("input_tokens") + F("output_tokens"), default=0),
-        cost_nanos=Sum("cost_nanos", default=0),
-    )
-    return Used(found["requests"], found["tokens"], found["cost_nanos"])
-
-
-def _moment(at_us: int) -> datetime:
-    return EPOCH + timedelta(microseconds=at_us)
 
 
 def on_ledger(call_ids: Iterable[str]) -> set[str]:

@@ -12,6 +12,7 @@ Does not know the database; `ledger/writer.py` carries the records there.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import mmap
@@ -27,7 +28,7 @@ import msgspec
 
 from gateway.errors import JournalFull
 from gateway.relay.ports import Ticket
-from gateway.relay.records import Dispatched, Opened, Record, Released, Settled
+from gateway.relay.records import Dispatched, Opened, Record, Refusals, Released, Settled
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,13 @@ HEAD = struct.Struct("<II")
 SEGMENT_BYTES = 16 * 1024 * 1024
 SYNC_EVERY_S = 0.02
 """So that a record is on the disk within 50 ms, the sync's own time included."""
-CALL_ROOM = 704
+CALL_ROOM = 1024
 """Bytes of a `Settled` beyond what its `Opened` repeats."""
-ATTEMPT_ROOM = 256
+ATTEMPT_ROOM = 448
 """Bytes of an `AttemptEnded` beyond what its `Dispatched` repeats."""
 LOCK = "lock"
+BOOKED = "booked"
+"""A file in a journal whose every call is on the books. What the ledger deleted since would be new to it."""
 
 ToDisk = Callable[[int], None]
 """Returns when what a descriptor's file holds is on the disk; `os.fdatasync`, or one that watches it."""
@@ -79,7 +82,11 @@ class Segment:
 
     def read(self, start: int, end: int) -> Iterator[Record]:
         """The records between two positions that lie between frames."""
-        yield from (record for _, record in frames(self._map[start:end]))
+        yield from (record for _, record in self.read_on(start, end))
+
+    def read_on(self, start: int, end: int) -> Iterator[tuple[int, Record]]:
+        """The same, each with how far behind `start` it ends."""
+        yield from frames(self._map[start:end])
 
     def sync(self) -> None:
         """To the disk, with what was appended until now."""
@@ -151,6 +158,12 @@ def _make_and_hold(folder: Path) -> int:
     return lock
 
 
+def mark_booked(folder: Path) -> None:
+    """Once the books are on the disk, and while the journal's lock is held. Raises OSError."""
+    (folder / BOOKED).touch(mode=0o600)
+    _sync_folder(folder)
+
+
 class Journal:
     """This process's own journal. Appended to on the relay's loop only."""
 
@@ -172,6 +185,8 @@ class Journal:
         self._kept = 0
         self._number = 0
         self._strict = strict
+        self.sealed = False
+        """No call is opened any more."""
         self.broken = False
         """A sync failed. What the disk holds is unknown from then on, so this stays true."""
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -187,9 +202,14 @@ class Journal:
             f"<Journal {self.folder.name}, {len(self.segments)} segments, {self._kept} B kept for open calls>"
         )
 
+    @property
+    def written_bytes(self) -> int:
+        """What is in it, with what is on the ledger already and shares a segment with what is not."""
+        return sum(each.end for each in self.segments)
+
     def open(self, record: Opened) -> Ticket:
         """Write down a call's admission and keep room for its end. Raises JournalFull."""
-        if self.broken:
+        if self.broken or self.sealed:
             raise JournalFull
         payload = _encode(record)
         room = len(payload) + CALL_ROOM
@@ -206,16 +226,24 @@ class Journal:
     def settle(self, ticket: Ticket, record: Settled) -> None:
         """Write down a call's end, in the room kept for it.
 
-        Names of targets that were passed over may be too long for that room; then they are left out.
+        What only explains the call may be too long for that room; then it is left out.
         """
         payload = _encode(record)
-        if len(payload) + 8 > ticket.room and record.skipped:
-            payload = _encode(msgspec.structs.replace(record, skipped=()))
+        if len(payload) + 8 > ticket.room:
+            payload = _encode(msgspec.structs.replace(record, limits=(), plan=()))
+        if len(payload) + 8 > ticket.room:
+            payload = _encode(msgspec.structs.replace(record, skipped=(), limits=(), plan=()))
         self._end(ticket, payload)
 
     def release(self, ticket: Ticket, record: Released) -> None:
         """Write down that the call was refused after all, in the room kept for its end."""
         self._end(ticket, _encode(record))
+
+    def note(self, record: Refusals) -> None:
+        """Write down what was refused. Raises JournalFull."""
+        if self.sealed:
+            raise JournalFull
+        self._append(_encode(record), 0)
 
     def _end(self, ticket: Ticket, payload: bytes) -> None:
         self.segments[-1].append(payload)
@@ -244,6 +272,19 @@ class Journal:
             raise JournalFull from None
         self._number += 1
         self.segments.append(fresh)
+
+    def turn(self) -> None:
+        """Go on in a new segment where this one holds anything, so that what is booked can be forgotten.
+
+        Without room for another, this one goes on.
+        """
+        if self.segments[-1].end:
+            with contextlib.suppress(JournalFull):
+                self._rotate(self._kept)
+
+    def seal(self) -> None:
+        """From here on only calls that are open may be written of: where none is, nothing is."""
+        self.sealed = True
 
     def forget_first(self) -> None:
         """The oldest segment is on the books."""
@@ -278,15 +319,28 @@ class Journal:
             self._asked.clear()
             self.sync()
 
-    def close(self) -> None:
-        """Sync a last time and let go of the lock; the files stay."""
+    def close(self, *, is_booked: bool = False) -> None:
+        """Sync a last time and let go of the lock; the files stay.
+
+        `is_booked`: nothing in it is left to be booked. It is marked so after its last byte and under its
+        lock, so who adopts it never sees the mark of a journal that grows; a kill before the mark leaves
+        it to be booked again, each call once.
+        """
         self._stopping = True
         self._asked.set()
         self._syncer.join()
         self.sync()
         for each in self.segments:
             each.close()
+        if is_booked:
+            self._mark_booked()
         os.close(self._lock)
+
+    def _mark_booked(self) -> None:
+        try:
+            mark_booked(self.folder)
+        except OSError as why:
+            log.warning("the journal %s is not marked, so it will be booked again: %s", self.folder.name, why)
 
 
 def _wake(done: asyncio.Future[None], broken: bool) -> None:

@@ -1,19 +1,35 @@
 """What dead processes left behind: their journals are adopted and their open calls closed.
 
 A process holds its journal's lock for life, so whoever gets the lock knows that it is dead.
+
+A journal is booked once: when its calls are on the books it is marked, here or by its process at a clean
+stop, and the mark is asked for before anything else. Books take a call once by its id, but only while they
+have it; from a journal that is marked, what they deleted since does not come back.
+Killed before the mark, whoever comes next books it all again; after the mark, nothing.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from gateway.errors import Unavailable
-from gateway.ledger.journal import Held, frames, hold
-from gateway.relay.records import AttemptEnded, Dispatched, Opened, Record, Released, Settled, Usage
+from gateway.ledger.journal import BOOKED, HEAD, Held, frames, hold, mark_booked
+from gateway.relay.records import (
+    AttemptEnded,
+    Dispatched,
+    Opened,
+    Record,
+    Refusals,
+    Released,
+    Settled,
+    Usage,
+    total_of,
+)
 
 log = logging.getLogger(__name__)
 
+Book = Callable[[Sequence[Settled], Sequence[Refusals]], object]
 Adopted = Callable[[str, list[Settled]], object]
 """Told of a dead process, by its id, and of how its calls ended, once they are on the books.
 
@@ -40,6 +56,8 @@ def ends(records: Iterable[Record]) -> list[Settled]:
         if isinstance(record, Settled):
             settled[record.call_id] = record
             last_us = max(last_us, record.ended_at_us)
+        elif isinstance(record, Refusals):
+            last_us = max(last_us, record.at_us)
         elif isinstance(record, Released):
             opened.pop(record.call_id, None)
             last_us = max(last_us, record.released_at_us)
@@ -81,12 +99,7 @@ def abandoned(opened: Opened, sent: list[Dispatched], ended_at_us: int) -> Settl
 def _worst(sent: list[Dispatched]) -> Usage:
     if not sent:
         return Usage()
-    return Usage(
-        sum(each.worst.input_tokens for each in sent),
-        sum(each.worst.output_tokens for each in sent),
-        0,
-        "estimated",
-    )
+    return total_of([each.worst for each in sent], "estimated")
 
 
 def _abandoned_attempt(sent: Dispatched, ended_at_us: int) -> AttemptEnded:
@@ -103,13 +116,14 @@ def _abandoned_attempt(sent: Dispatched, ended_at_us: int) -> AttemptEnded:
         sent.worst,
         sent.price_id,
         sent.worst_cost_nanos,
+        price=sent.price,
     )
 
 
-def sweep(root: Path, book: Callable[[list[Settled]], object], adopted: Adopted = tell_nobody) -> int:
+def sweep(root: Path, book: Book, adopted: Adopted = tell_nobody) -> int:
     """Adopt every journal whose process is dead; returns how many calls were carried to the books.
 
-    A journal stays until `adopted` took it: then everything is done again, and changes nothing twice.
+    A journal stays until `adopted` took it. It is booked once: what was deleted of it would be new again.
     Raises what `book` raises, with the journal left as it was.
     """
     if not root.is_dir():
@@ -118,14 +132,15 @@ def sweep(root: Path, book: Callable[[list[Settled]], object], adopted: Adopted 
     return sum(_adopt(each, book, adopted) for each in folders)
 
 
-def _adopt(folder: Path, book: Callable[[list[Settled]], object], adopted: Adopted) -> int:
+def _adopt(folder: Path, book: Book, adopted: Adopted) -> int:
     try:
         lock = hold(folder)
     except (Held, FileNotFoundError):
         return 0
     try:
-        found = ends(read(folder))
-        book(found)
+        records = read(folder)
+        found = ends(records)
+        booked = _book_once(folder, book, records, found)
         adopted(folder.name, found)
         _put_away(folder)
         if found:
@@ -134,7 +149,43 @@ def _adopt(folder: Path, book: Callable[[list[Settled]], object], adopted: Adopt
         log.info("the journal %s is on the books and stays for the next round: %s", folder.name, why)
     finally:
         os.close(lock)
+    return booked
+
+
+def _book_once(folder: Path, book: Book, records: Sequence[Record], found: Sequence[Settled]) -> int:
+    """Gives how many calls it carried to the books."""
+    if (folder / BOOKED).exists():
+        return 0
+    book(found, [each for each in records if isinstance(each, Refusals)])
+    mark_booked(folder)
     return len(found)
+
+
+def oldest_us(root: Path) -> int | None:
+    """When the oldest was written that may be left to book; None: nothing is.
+
+    Of each segment it reads the first record: a call in it that began earlier did so by its own length.
+    Takes no lock, so nobody who adopts a journal meanwhile finds it held.
+    """
+    found = (_first_us(path) for path in root.glob("[!.]*/*.seg") if not (path.parent / BOOKED).exists())
+    return min((each for each in found if each is not None), default=None)
+
+
+def _first_us(path: Path) -> int | None:
+    """None for one that holds nothing, that cannot be read, or that was put away meanwhile."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD.size)
+            payload = file.read(HEAD.unpack(head)[0]) if len(head) == HEAD.size else b""
+    except FileNotFoundError:
+        return None
+    return next((_at_us(record) for _, record in frames(head + payload)), None)
+
+
+def _at_us(record: Record) -> int:
+    if isinstance(record, Refusals):
+        return record.at_us
+    return record.released_at_us if isinstance(record, Released) else record.started_at_us
 
 
 def read(folder: Path) -> list[Record]:

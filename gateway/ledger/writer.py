@@ -2,55 +2,48 @@
 
 import logging
 import threading
-import time
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from django.conf import settings
 from django.db import DatabaseError, DataError, IntegrityError, close_old_connections, connection, transaction
 
+from gateway.ledger import repricing, rows
+from gateway.ledger.inserting import insert_new
 from gateway.ledger.journal import Journal, Segment
+from gateway.ledger.retention import kept_from
 from gateway.ledger.sweeper import Adopted, sweep, tell_nobody
-from gateway.models import Attempt, Entry
-from gateway.relay.records import Opened, Record, Released, Settled, Skipped
+from gateway.patience import patient
+from gateway.relay.records import Opened, Record, Refusals, Released, Settled
 
 log = logging.getLogger(__name__)
 
 BATCH = 2000
+BATCH_S = 60.0
+"""For each statement of a batch on PostgreSQL: one that a slow disk cuts off would begin again for ever."""
+MOST_GATHERED = 4 * BATCH
+"""Calls in memory that are not booked yet, however long the database is away."""
 PAUSE_S = 0.25
 LONGEST_PAUSE_S = 5.0
 SWEEP_EVERY = 20
 """Rounds between two looks for dead journals."""
 
 _json = msgspec.json.Encoder().encode
-ENTRY_COLUMNS = tuple(str(each.column) for each in Entry._meta.concrete_fields)
-ATTEMPT_COLUMNS = tuple(str(each.column) for each in Attempt._meta.concrete_fields if not each.primary_key)
-
-
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    """A call id that is there already stays as it is: a replay changes nothing."""
-    places = ", ".join(["%s"] * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) ON CONFLICT DO NOTHING"  # noqa: S608
-
-
-INSERT_ENTRY = _insert(Entry._meta.db_table, ENTRY_COLUMNS)
-INSERT_ATTEMPT = _insert(Attempt._meta.db_table, ATTEMPT_COLUMNS)
 
 
 UNBOOKABLE = (OverflowError, ValueError, TypeError, DataError, IntegrityError)
 """What a database says of a record that it will never take, however often it is asked."""
 
 
-def book(settled: list[Settled]) -> None:
-    """Write calls and their attempts, each once. Raises DatabaseError while the database is away.
+def book(settled: Sequence[Settled], refusals: Sequence[Refusals] = ()) -> None:
+    """Write calls with their attempts, and refusals, each once. Raises DatabaseError while it is away.
 
     A record that cannot be booked is set aside for a person, so that it does not hold up the others.
     """
-    for start in range(0, len(settled), BATCH):
-        batch = settled[start : start + BATCH]
+    everything: list[Settled | Refusals] = [*settled, *refusals]
+    for start in range(0, len(everything), BATCH):
+        batch = everything[start : start + BATCH]
         try:
             _insert_all(batch)
         except UNBOOKABLE:
@@ -58,98 +51,49 @@ def book(settled: list[Settled]) -> None:
                 _book_alone(each)
 
 
-def _insert_all(batch: list[Settled]) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.executemany(INSERT_ENTRY, [_entry(each) for each in batch])
-        cursor.executemany(INSERT_ATTEMPT, [row for each in batch for row in _attempts(each)])
+def book_left(settled: Sequence[Settled], refusals: Sequence[Refusals]) -> None:
+    """The same, of a journal that a process left without saying that it is booked.
+
+    Of what the ledger deleted nobody knows whether it was on it. It is booked, as a call that is counted
+    twice can be found by who is told of it here, and one that is lost cannot.
+    """
+    oldest = kept_from()
+    calls = sum(each.started_at_us < oldest * rows.MINUTE_US for each in settled)
+    refused = sum(count.minute < oldest for each in refusals for count in each.counts)
+    if calls or refused:
+        log.warning(
+            "%d calls and %d counts of refused ones in a journal are older than the ledger is kept: "
+            "those that were on it before are counted twice",
+            calls,
+            refused,
+        )
+    book(settled, refusals)
 
 
-def _book_alone(record: Settled) -> None:
+def _insert_all(batch: Sequence[Settled | Refusals]) -> None:
+    """In one transaction, with marks at the minutes whose sums change."""
+    settled = [each for each in batch if isinstance(each, Settled)]
+    refusals = [each for each in batch if isinstance(each, Refusals)]
+    with transaction.atomic(), patient(BATCH_S), connection.cursor() as cursor:
+        if settled:
+            insert_new(cursor, rows.ENTRY, [rows.entry(each) for each in settled])
+            insert_new(cursor, rows.ATTEMPT, [row for each in settled for row in rows.attempts(each)])
+        if refusals:
+            insert_new(cursor, rows.REFUSAL_COUNT, [row for each in refusals for row in rows.counts(each)])
+            insert_new(cursor, rows.REFUSAL, [row for each in refusals for row in rows.samples(each)])
+        insert_new(cursor, rows.STALE, rows.marks(settled, refusals))
+        repricing.note_late(settled)
+
+
+def _book_alone(record: Settled | Refusals) -> None:
     try:
         _insert_all([record])
     except UNBOOKABLE as why:
-        aside = settings.VAR_DIR / "unbookable" / f"{record.call_id}.json"
+        name = record.call_id if isinstance(record, Settled) else record.batch_id
+        aside = settings.VAR_DIR / "unbookable" / f"{name}.json"
         aside.parent.mkdir(mode=0o700, exist_ok=True)
         aside.write_bytes(_json(record))
-        log.error("call %s cannot be booked (%s); its record is kept in %s", record.call_id, why, aside)
-
-
-def _entry(record: Settled) -> tuple[Any, ...]:
-    """One row in the order of ENTRY_COLUMNS."""
-    usage = record.usage
-    return (
-        _id(record.call_id),
-        record.team_id,
-        record.key_id,
-        record.route,
-        record.streamed,
-        record.simulated,
-        record.outcome,
-        record.status,
-        record.code,
-        _moment(record.started_at_us),
-        _moment(record.ended_at_us),
-        record.latency_us,
-        record.first_token_us,
-        usage.input_tokens,
-        usage.cached_tokens,
-        usage.output_tokens,
-        usage.basis,
-        record.cost_nanos,
-        record.unpriced,
-        _json(record.tags).decode() if record.tags else "{}",
-        record.priority,
-        _json([_skipped(each) for each in record.skipped]).decode() if record.skipped else "[]",
-    )
-
-
-def _skipped(skipped: Skipped) -> dict[str, Any]:
-    return {name: getattr(skipped, name) for name in Skipped.__struct_fields__}
-
-
-def _attempts(record: Settled) -> Iterable[tuple[Any, ...]]:
-    """Rows in the order of ATTEMPT_COLUMNS."""
-    call_id = _id(record.call_id)
-    for each in record.attempts:
-        yield (
-            call_id,
-            each.attempt_no,
-            each.target_id,
-            each.provider,
-            each.upstream_model,
-            each.outcome,
-            each.status,
-            _moment(each.started_at_us),
-            each.latency_us,
-            each.first_token_us,
-            each.usage.input_tokens,
-            each.usage.cached_tokens,
-            each.usage.output_tokens,
-            each.usage.basis,
-            each.price_id,
-            each.cost_nanos,
-            each.code,
-            each.queued_us,
-            each.backoff_us,
-            each.probe,
-            each.trimmed,
-        )
-
-
-def _id(call_id: str) -> str:
-    """As Django keeps a UUID where the database has no such type; PostgreSQL reads it too."""
-    return call_id.replace("-", "")
-
-
-def _moment(at_us: int) -> str:
-    """As Django writes a moment into SQLite; PostgreSQL reads it too, its connections being in UTC."""
-    second, fraction = divmod(at_us, 1_000_000)
-    return f"{_second(second)}.{fraction:06d}"
-
-
-@lru_cache(maxsize=1024)
-def _second(at_s: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_s))
+        log.error("the record %s cannot be booked (%s); it is kept in %s", name, why, aside)
 
 
 class Writer:
@@ -159,13 +103,20 @@ class Writer:
     """
 
     def __init__(
-        self, journal: Journal, root: Path, *, adopted: Adopted = tell_nobody, pause_s: float = PAUSE_S
+        self,
+        journal: Journal,
+        root: Path,
+        *,
+        adopted: Adopted = tell_nobody,
+        pause_s: float = PAUSE_S,
+        most_gathered: int = MOST_GATHERED,
     ) -> None:
         self._journal, self._root, self._pause_s = journal, root, pause_s
-        self._adopted = adopted
+        self._adopted, self._most_gathered = adopted, most_gathered
         self._places: dict[Segment, int] = {}
         self._open: dict[str, Segment] = {}
         self._settled: list[Settled] = []
+        self._refusals: list[Refusals] = []
         self._stop = threading.Event()
         self._failures = 0
         self._rounds = 0
@@ -179,6 +130,17 @@ class Writer:
     @property
     def running(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def has_booked_all(self) -> bool:
+        """Nothing that the journal holds, or can come to hold, is left to be booked.
+
+        Exact once the journal is sealed and the thread has ended: no call is opened then, so where none is
+        open and all is read to the end, nothing is written any more.
+        """
+        is_read = all(self._places.get(each, 0) == each.end for each in self._journal.segments)
+        waits = self._settled or self._refusals or self._open
+        return self._journal.sealed and is_read and not waits
 
     def start(self) -> None:
         self._thread.start()
@@ -202,7 +164,7 @@ class Writer:
         try:
             self.carry_over()
             if self._rounds % SWEEP_EVERY == 0:
-                sweep(self._root, book, self._adopted)
+                sweep(self._root, book_left, self._adopted)
             self._rounds += 1
             self._failures = 0
         except DatabaseError as why:
@@ -215,25 +177,33 @@ class Writer:
 
     def carry_over(self) -> None:
         """Read what was appended, book what was settled, forget what is done. Raises DatabaseError."""
-        self._gather()
-        while self._settled:
-            batch = self._settled[:BATCH]
-            book(batch)
-            del self._settled[: len(batch)]
+        while self._gather():
+            while self._settled or self._refusals:
+                batch, refusals = self._settled[:BATCH], self._refusals[:BATCH]
+                book(batch, refusals)
+                del self._settled[: len(batch)], self._refusals[: len(refusals)]
         self._forget()
 
-    def _gather(self) -> None:
+    def _gather(self) -> bool:
+        """Read on, but never far ahead of the database: the journal holds the rest. True: there is some."""
+        if self._settled or self._refusals:
+            return True
         for segment in list(self._journal.segments):
             start, end = self._places.get(segment, 0), segment.end
             if end > start:
-                for record in segment.read(start, end):
+                for behind, record in segment.read_on(start, end):
                     self._note(record, segment)
-                self._places[segment] = end
+                    self._places[segment] = start + behind
+                    if len(self._settled) >= self._most_gathered:
+                        return True
+        return bool(self._settled or self._refusals)
 
     def _note(self, record: Record, segment: Segment) -> None:
         if isinstance(record, Settled):
             self._settled.append(record)
             self._open.pop(record.call_id, None)
+        elif isinstance(record, Refusals):
+            self._refusals.append(record)
         elif isinstance(record, Released):
             self._open.pop(record.call_id, None)
         elif isinstance(record, Opened):

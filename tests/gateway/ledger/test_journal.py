@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import JournalFull
-from gateway.ledger.journal import Held, Journal, Segment, frames, hold
+from gateway.ledger.journal import BOOKED, Held, Journal, Segment, frames, hold
 from gateway.ledger.sweeper import read
-from gateway.relay.records import AttemptEnded, Dispatched, Opened, Settled, Skipped, Usage
-from tests.gateway.records import dispatched, opened, settled
+from gateway.relay.records import AttemptEnded, Dispatched, Opened, Refusals, Seen, Settled, Skipped, Usage
+from tests.gateway.records import AT_US, dispatched, opened, refused, settled
 from tests.served import ROOT, eventually
 
 
@@ -41,6 +41,35 @@ def test_a_full_segment_is_followed_by_another(journal: Journal) -> None:
 
     assert len(journal.segments) > 1
     assert [each for each in read(journal.folder) if isinstance(each, Opened)] == calls
+
+
+def test_a_turn_goes_on_in_a_new_segment_where_open_calls_have_room_for_their_end(journal: Journal) -> None:
+    calls = [opened() for _ in range(60)]
+    tickets = [journal.open(each) for each in calls]
+    before = len(journal.segments)
+
+    journal.turn()
+    for call, ticket in zip(calls, tickets, strict=True):
+        journal.settle(ticket, settled(call))
+
+    assert len(journal.segments) == before + 1
+    assert read(journal.folder)[-60:] == [settled(each) for each in calls]
+
+
+def test_nothing_is_turned_that_is_empty(journal: Journal) -> None:
+    journal.turn()
+    assert len(journal.segments) == 1
+
+
+def test_a_journal_without_room_for_another_segment_goes_on_in_its_own(journals: Path) -> None:
+    journal = Journal(journals / "small", max_bytes=1 << 14, segment_bytes=1 << 14)
+    ticket = journal.open(call := opened())
+
+    journal.turn()
+    journal.settle(ticket, settled(call))
+
+    assert read(journal.folder) == [call, settled(call)]
+    journal.close()
 
 
 def test_open_calls_can_end_though_the_journal_is_full(journals: Path) -> None:
@@ -150,7 +179,10 @@ def test_the_group_setting_reaches_the_disk_by_itself(journal: Journal) -> None:
 
 NAMES = st.text(max_size=200)
 TOKENS = st.integers(0, 2**63)
-USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, st.just("estimated"))
+USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, st.just("estimated"), TOKENS, TOKENS, TOKENS, TOKENS)
+PRICES = st.text(alphabet="[0123456789,null]", max_size=150)
+OTHER_RATES = "1" * 130
+"""What a price may be longer by where other rates apply to the attempt than to its worst case."""
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
@@ -178,15 +210,38 @@ USAGES = st.builds(Usage, TOKENS, TOKENS, TOKENS, st.just("estimated"))
             TOKENS,
             USAGES,
             TOKENS,
+            PRICES,
         ),
         max_size=6,
     ),
     code=st.text(max_size=60),
     tokens=TOKENS,
     skipped=st.lists(st.builds(Skipped, TOKENS, NAMES, NAMES, st.sampled_from(("open", "full"))), max_size=4),
+    seen=st.lists(
+        st.builds(
+            Seen,
+            st.just("team"),
+            st.just("concurrent"),
+            st.just("minute"),
+            TOKENS,
+            TOKENS,
+            TOKENS,
+            st.booleans(),
+            NAMES,
+        ),
+        max_size=9,
+    ),
+    plan=st.lists(NAMES, max_size=9),
 )
 def test_the_room_kept_is_always_enough_for_the_end(
-    journal: Journal, call: Opened, tries: list[Dispatched], code: str, tokens: int, skipped: list[Skipped]
+    journal: Journal,
+    call: Opened,
+    tries: list[Dispatched],
+    code: str,
+    tokens: int,
+    skipped: list[Skipped],
+    seen: list[Seen],
+    plan: list[str],
 ) -> None:
     ticket = journal.open(call)
     for each in tries:
@@ -211,6 +266,9 @@ def test_the_room_kept_is_always_enough_for_the_end(
             tokens,
             probe=True,
             trimmed=5000,
+            price=each.price + OTHER_RATES,
+            pool_wait_us=tokens,
+            first_byte_us=tokens,
         )
         for each in tries
     )
@@ -222,12 +280,14 @@ def test_the_room_kept_is_always_enough_for_the_end(
         latency_us=tokens,
         first_token_us=tokens,
         ended_at_us=tokens,
-        usage=Usage(tokens, tokens, tokens, "estimated"),
+        usage=Usage(tokens, tokens, tokens, "estimated", tokens, tokens, tokens, tokens),
         cost_nanos=tokens,
         unpriced=True,
         attempts=attempts,
         priority="urgent",
         skipped=tuple(skipped),
+        limits=tuple(seen),
+        plan=tuple(plan),
     )
     before = journal.segments[-1].end
 
@@ -247,6 +307,24 @@ def test_long_names_of_passed_over_targets_are_left_out_and_spoil_nothing(journa
     assert "0 B kept" in repr(journal)
 
 
+def test_what_only_explains_a_call_goes_before_what_was_passed_over(journal: Journal) -> None:
+    call = opened()
+    ticket = journal.open(call)
+    skipped = (Skipped(1, "p", "m", "open"),)
+    journal.settle(ticket, settled(call, skipped=skipped, attempts=(), plan=("\U0001d54f" * 200,) * 9))
+
+    [*_, end] = journal.segments[-1].read(0, journal.segments[-1].end)
+    assert end == settled(call, skipped=skipped, attempts=())
+
+
+def test_what_was_refused_is_kept_without_a_ticket(journal: Journal) -> None:
+    record = Refusals("0199", AT_US, (), (refused(),))
+    journal.note(record)
+
+    assert list(journal.segments[-1].read(0, journal.segments[-1].end)) == [record]
+    assert "0 B kept" in repr(journal)
+
+
 async def test_a_disk_that_fails_to_sync_lets_no_more_calls_in(journals: Path) -> None:
     def fails(_: int) -> None:
         raise OSError(5, "Input/output error")
@@ -262,3 +340,36 @@ async def test_a_disk_that_fails_to_sync_lets_no_more_calls_in(journals: Path) -
     with pytest.raises(JournalFull):
         journal.open(opened())
     journal.close()
+
+
+def test_a_sealed_journal_takes_no_new_call_and_still_the_end_of_an_open_one(journal: Journal) -> None:
+    call = opened()
+    ticket = journal.open(call)
+
+    journal.seal()
+
+    with pytest.raises(JournalFull):
+        journal.open(opened())
+    with pytest.raises(JournalFull):
+        journal.note(Refusals("0199", AT_US, (), (refused(),)))
+    journal.dispatch(ticket, dispatched(call))
+    journal.settle(ticket, settled(call))
+    found = list(journal.segments[-1].read(0, journal.segments[-1].end))
+    assert found == [call, dispatched(call), settled(call)]
+
+
+def test_a_journal_says_that_it_is_booked_only_where_it_is_told_so(journals: Path) -> None:
+    for name, is_booked in (("done", True), ("left", False)):
+        made = Journal(journals / name, max_bytes=1 << 20, segment_bytes=1 << 16)
+        made.close(is_booked=is_booked)
+        assert (journals / name / BOOKED).exists() == is_booked
+
+
+def test_a_mark_that_cannot_be_made_keeps_no_lock(journals: Path) -> None:
+    """Without it the journal is booked again, each call once."""
+    journal = Journal(journals / "done", max_bytes=1 << 20, segment_bytes=1 << 16)
+    (journals / "done").rename(journals / "elsewhere")
+
+    journal.close(is_booked=True)
+
+    os.close(hold(journals / "elsewhere"))

@@ -2,6 +2,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.conf import settings
@@ -10,10 +11,11 @@ from django.db import connection
 from accounts.models import ApiKey, Team
 from gateway.errors import Unavailable
 from gateway.ledger.journal import Journal
-from gateway.ledger.writer import Writer, book
-from gateway.models import Attempt, Entry
-from gateway.relay.records import Settled
-from tests.gateway.records import dispatched, opened, settled
+from gateway.ledger.sweeper import read
+from gateway.ledger.writer import Writer, book, book_left
+from gateway.models import Attempt, Entry, Kept
+from gateway.relay.records import Refusals, RefusedCount, Released, Settled
+from tests.gateway.records import AT_US, dispatched, opened, settled
 from tests.served import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -88,6 +90,23 @@ def test_the_journal_is_carried_over_and_forgotten(
     assert len(journal.segments) == 1
 
 
+def test_no_more_is_held_in_memory_than_it_may_while_the_database_takes_nothing(
+    journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    """What is not booked stays where it is, in the journal."""
+    writer = Writer(journal, journal.folder.parent, most_gathered=10)
+    for _ in range(35):
+        call = opened(**call_of_alice)
+        journal.settle(journal.open(call), settled(call))
+
+    assert writer._gather()
+    assert writer._gather()
+    assert len(writer._settled) == 10
+
+    writer.carry_over()
+    assert Entry.objects.count() == 35
+
+
 def test_a_segment_with_an_open_call_is_kept(
     writer: Writer, journal: Journal, call_of_alice: dict[str, int]
 ) -> None:
@@ -108,6 +127,21 @@ def test_a_segment_with_an_open_call_is_kept(
     assert Entry.objects.count() == 301
 
 
+def test_what_is_booked_is_forgotten_after_a_turn_and_never_booked_again(
+    writer: Writer, journal: Journal, call_of_alice: dict[str, int]
+) -> None:
+    call = opened(**call_of_alice)
+    journal.settle(journal.open(call), settled(call))
+    writer.carry_over()
+    assert read(journal.folder) == [call, settled(call)]
+
+    journal.turn()
+    writer.carry_over()
+
+    assert read(journal.folder) == []
+
+
+@pytest.mark.sqlite
 def test_a_locked_database_makes_the_journal_longer_and_nothing_else(
     writer: Writer, journal: Journal, call_of_alice: dict[str, int]
 ) -> None:
@@ -184,3 +218,97 @@ def test_a_dead_process_is_told_of_until_somebody_takes_it(
     eventually(lambda: not dead.folder.exists(), what="the adopted journal's end")
     writer.stop()
     assert taken == [("dead", [lost.call_id])]
+
+
+# What is left at the end
+
+
+def stopped(journal: Journal, journals: Path) -> Writer:
+    """A writer of this journal that has carried over what it could."""
+    journal.seal()
+    writer = Writer(journal, journals, pause_s=0.01)
+    writer.start()
+    writer.stop()
+    return writer
+
+
+def test_a_journal_whose_calls_are_all_on_the_ledger_is_booked(
+    journal: Journal, journals: Path, call_of_alice: dict[str, int]
+) -> None:
+    first, second = opened(**call_of_alice), opened(**call_of_alice)
+    journal.settle(journal.open(first), settled(first))
+    journal.turn()
+    journal.release(journal.open(second), Released(second.call_id, AT_US))
+
+    assert stopped(journal, journals).has_booked_all
+
+
+def test_a_journal_without_a_call_is_booked(journal: Journal, journals: Path) -> None:
+    assert stopped(journal, journals).has_booked_all
+
+
+def test_a_journal_with_an_open_call_is_not_booked(
+    journal: Journal, journals: Path, call_of_alice: dict[str, int]
+) -> None:
+    call = opened(**call_of_alice)
+    ticket = journal.open(call)
+
+    writer = stopped(journal, journals)
+    assert not writer.has_booked_all
+
+    journal.settle(ticket, settled(call))  # after the last look
+    assert not writer.has_booked_all
+
+
+def test_a_journal_is_not_booked_before_its_writer_has_read_it(
+    journal: Journal, journals: Path, call_of_alice: dict[str, int]
+) -> None:
+    call = opened(**call_of_alice)
+    journal.settle(journal.open(call), settled(call))
+    journal.seal()
+
+    assert not Writer(journal, journals).has_booked_all
+
+
+def test_a_journal_that_may_still_grow_is_not_booked(journal: Journal, journals: Path) -> None:
+    assert not Writer(journal, journals).has_booked_all
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("what", ["calls", "refusals"])
+def test_a_journal_whose_batch_the_database_did_not_take_is_not_booked(
+    journal: Journal, journals: Path, call_of_alice: dict[str, int], what: str
+) -> None:
+    call = opened(**call_of_alice)
+    if what == "calls":
+        journal.settle(journal.open(call), settled(call))
+    else:
+        count = RefusedCount(
+            AT_US // 60_000_000, call.team_id, call.key_id, "gpt-4o", "overloaded", "normal", 3
+        )
+        journal.note(Refusals(str(uuid4()), AT_US, (count,)))
+    locker = sqlite3.connect(settings.DATABASES["default"]["NAME"], isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+
+    writer = stopped(journal, journals)
+
+    locker.execute("ROLLBACK")
+    locker.close()
+    assert not writer.has_booked_all
+    writer.carry_over()
+    assert writer.has_booked_all
+
+
+def test_who_replays_what_the_ledger_has_deleted_is_warned(
+    call_of_alice: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    Kept.objects.create(pk=1, from_minute=AT_US // 60_000_000 + 1)
+    old, young = opened(**call_of_alice), opened(**call_of_alice, started_at_us=AT_US + 60_000_000)
+
+    book_left([settled(young)], [])
+    assert caplog.messages == []
+
+    book_left([settled(old), settled(young)], [])
+    [said] = caplog.messages
+    assert "1 calls" in said
+    assert Entry.objects.count() == 2

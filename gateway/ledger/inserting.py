@@ -1,0 +1,66 @@
+"""Rows into a table, as many as are not there yet."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from django.db import transaction
+from django.db.backends.utils import CursorWrapper
+
+Row = tuple[Any, ...]
+
+
+class Table(NamedTuple):
+    """A table and those of its columns that rows are given for, in their order. The first is of its name."""
+
+    name: str
+    columns: tuple[str, ...]
+
+
+_made: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""By PostgreSQL connection: the tables for which it has a temporary one."""
+
+
+def insert_new(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None:
+    """What has its name already stays as it is: a replay changes nothing.
+
+    Raises DatabaseError, ValueError.
+    """
+    if not rows:
+        return
+    if cursor.db.vendor == "postgresql":
+        _copy_new(cursor, table, rows)
+    else:
+        places = ", ".join(["%s"] * len(table.columns))
+        into = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
+        cursor.executemany(f"{into} VALUES ({places}) ON CONFLICT DO NOTHING", rows)
+
+
+def _copy_new(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None:
+    """By COPY into a temporary table, which knows of no conflicts, and on from there in one statement.
+
+    In the order of their names: of two processes that insert the same, one waits for the other
+    and never both for each other.
+    """
+    incoming, columns = f"incoming_{table.name}", ", ".join(table.columns)
+    _make(cursor, table, incoming, columns)
+    with cursor.db.wrap_database_errors, cursor.copy(f"COPY {incoming} ({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+    cursor.execute(
+        f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {incoming} "  # noqa: S608
+        f"ORDER BY {table.columns[0]} ON CONFLICT DO NOTHING"
+    )
+    cursor.execute(f"DELETE FROM {incoming}")  # noqa: S608 - the commit would do, but this may not be the last
+
+
+def _make(cursor: CursorWrapper, table: Table, incoming: str, columns: str) -> None:
+    """Once a connection, unless the transaction fails in which it is made. Its rows go with each commit."""
+    made = _made.setdefault(cursor.db.connection, set())
+    if incoming not in made:
+        cursor.execute(
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {incoming} ON COMMIT DELETE ROWS "  # noqa: S608
+            f"AS SELECT {columns} FROM {table.name} WITH NO DATA"
+        )
+        transaction.on_commit(partial(made.add, incoming))
