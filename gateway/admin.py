@@ -1,19 +1,19 @@
-"""Operator pages: providers, routes, targets, prices, and the books and the timeline to look at.
+"""Operator pages: providers, routes, targets, and the books and the timeline to look at.
 
-A credential goes in and never comes out. Prices are history: a new one is added beside the old.
+A credential goes in and never comes out. Prices are on pages of their own, `gateway.prices_admin`.
 """
 
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from unfold.admin import ModelAdmin, TabularInline
@@ -24,6 +24,7 @@ from unfold.widgets import (
 )
 
 from accounts.admin import NotedAdmin
+from accounts.admin.common import Searched
 from accounts.models import User
 from gateway import services, upstreams
 from gateway.inputs import (
@@ -34,10 +35,18 @@ from gateway.inputs import (
     clean_parameters,
     origin,
 )
-from gateway.models import Attempt, BreakerChange, Credential, Entry, Price, Provider, Route, Target
+from gateway.models import (
+    Attempt,
+    BreakerChange,
+    Credential,
+    Entry,
+    Provider,
+    Route,
+    Target,
+)
+from gateway.prices_admin import money
 from gateway.relay.targets import TargetState
 
-NANOS = 10**9
 LAST_CHANGES = 10
 """Of a breaker, on its target's page."""
 
@@ -45,9 +54,8 @@ if TYPE_CHECKING:
     ProviderModelForm = forms.ModelForm[Provider]
     RouteModelForm = forms.ModelForm[Route]
     TargetModelForm = forms.ModelForm[Target]
-    PriceModelForm = forms.ModelForm[Price]
 else:
-    ProviderModelForm = RouteModelForm = TargetModelForm = PriceModelForm = forms.ModelForm
+    ProviderModelForm = RouteModelForm = TargetModelForm = forms.ModelForm
 
 
 class ProviderForm(ProviderModelForm):
@@ -453,74 +461,6 @@ class TargetAdmin(NotedAdmin):
         self.message_user(request, f"The breaker of {target} {what}.", messages.SUCCESS)
 
 
-class AmountField(forms.DecimalField):
-    """An amount of the ledger currency, down to the nano-unit."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            min_value=0,
-            max_value=Decimal(services.MAX_PRICE_NANOS) / NANOS,
-            decimal_places=9,
-            widget=UnfoldAdminTextInputWidget(),
-            error_messages={"max_value": services.PRICE_TOO_HIGH},
-            **options,
-        )
-
-
-class PriceForm(PriceModelForm):
-    """A price as people write it: in the ledger currency per million tokens."""
-
-    input = AmountField()
-    cached_input = AmountField(required=False, help_text="Left empty: as any input.")
-    output = AmountField()
-
-    class Meta:
-        model = Price
-        fields = ["target", "valid_from"]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if isinstance(field := self.fields.get("target"), forms.ModelChoiceField):
-            field.queryset = Target.objects.select_related("provider")
-
-    def save(self, commit: bool = True) -> Price:
-        price, given = self.instance, self.cleaned_data
-        price.input_nanos = _nanos(given["input"])
-        price.output_nanos = _nanos(given["output"])
-        cached = given["cached_input"]
-        price.cached_input_nanos = price.input_nanos if cached is None else _nanos(cached)
-        return super().save(commit)
-
-
-@admin.register(Price)
-class PriceAdmin(NotedAdmin):
-    """Dated prices. One that was is not changed: what calls cost was worked out with it."""
-
-    form = PriceForm
-    list_display = ["target_name", "valid_from", "input", "cached_input", "output", "source"]
-    list_select_related = ["target__route", "target__provider"]
-    fields = ["target", "valid_from", "input", "cached_input", "output"]
-
-    def has_change_permission(self, request: HttpRequest, obj: Price | None = None) -> bool:
-        return False
-
-    @admin.display(description="target")
-    def target_name(self, price: Price) -> str:
-        return f"{price.target.route.model_name} at {price.target.provider.name}"
-
-    @admin.display(description="input")
-    def input(self, price: Price) -> str:
-        return _money(price.input_nanos)
-
-    @admin.display(description="cached input")
-    def cached_input(self, price: Price) -> str:
-        return _money(price.cached_input_nanos)
-
-    @admin.display(description="output")
-    def output(self, price: Price) -> str:
-        return _money(price.output_nanos)
-
-
 class OnlyToLookAt:
     """The books are append only, for operators too."""
 
@@ -557,33 +497,24 @@ class AttemptInline(OnlyToLookAt, TabularInline):  # type: ignore[misc]
 
     @admin.display(description="cost")
     def cost(self, attempt: Attempt) -> str:
-        return _money(attempt.cost_nanos)
+        return money(attempt.cost_nanos)
 
 
 @admin.register(Entry)
 class EntryAdmin(OnlyToLookAt, ModelAdmin):  # type: ignore[misc]
-    """Calls on the books, the latest first."""
+    """One call as it is on the books. Their list is the page of calls: Django's would count every entry."""
 
-    list_display = [
-        *("call_id", "ended_at", "team", "route", "outcome", "status", "latency", "cost", "simulated")
-    ]
-    list_filter = ["simulated"]
-    list_select_related = ["team"]
-    list_per_page = 50
-    show_full_result_count = False  # a count reads every entry
     inlines = [AttemptInline]
 
-    @admin.display(description="latency", ordering="latency_us")
-    def latency(self, entry: Entry) -> str:
-        return _milliseconds(entry.latency_us)
-
-    @admin.display(description="cost", ordering="cost_nanos")
-    def cost(self, entry: Entry) -> str:
-        return _money(entry.cost_nanos)
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Leads to the page of calls."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return redirect("calls")
 
 
 @admin.register(BreakerChange)
-class BreakerChangeAdmin(OnlyToLookAt, ModelAdmin):  # type: ignore[misc]
+class BreakerChangeAdmin(OnlyToLookAt, Searched):
     """What every breaker did and why, the latest first."""
 
     list_display = ["moment", "target", "before", "after", "cause", "probes_at", "by_user"]
@@ -629,13 +560,5 @@ def _usable(clean: Any, raw: str, what: str) -> str:
     return value
 
 
-def _nanos(amount: Decimal) -> int:
-    return int((amount * NANOS).to_integral_value(ROUND_HALF_UP))
-
-
 def _milliseconds(microseconds: int) -> str:
     return f"{microseconds / 1000:.1f} ms"
-
-
-def _money(nanos: int) -> str:
-    return f"{(Decimal(nanos) / NANOS).normalize():f} {settings.LEDGER_CURRENCY}"

@@ -29,11 +29,12 @@ from accounts.models import User
 from gateway import services, upstreams
 from gateway.inputs import Unusable, clean_name
 from gateway.models import BreakerChange, Credential, Price, Provider, Route, Target
-from gateway.relay.catalog import Lever, Overflow, Rule, TransportName
+from gateway.price_inputs import MAX_PRICE_NANOS, MAX_TIER_TOKENS, MAX_TIERS
+from gateway.relay.catalog import Lever, Overflow, Rates, Rule, TransportName
 from gateway.relay.ports import BreakerState
 
 Shown = dict[str, Any]
-Nanos = Annotated[int, Field(ge=0, le=services.MAX_PRICE_NANOS)]
+Nanos = Annotated[int, Field(ge=0, le=MAX_PRICE_NANOS)]
 
 
 class Taken(Exception):
@@ -97,14 +98,28 @@ _ROUTE: Shown = {
     "max_choices": 8,
     "targets": [_TARGET],
 }
+_TIER: Shown = {
+    "above_tokens": 200_000,
+    "input_nanos": 5_000_000_000,
+    "cached_input_nanos": 2_500_000_000,
+    "output_nanos": 15_000_000_000,
+}
 _PRICE: Shown = {
     "id": 9,
     "target_id": 5,
     "valid_from": "2030-01-01T00:00:00Z",
+    "currency": "USD",
     "input_nanos": 2_500_000_000,
     "cached_input_nanos": 1_250_000_000,
     "output_nanos": 10_000_000_000,
+    "cache_write_nanos": None,
+    "reasoning_nanos": None,
+    "audio_input_nanos": 40_000_000_000,
+    "audio_output_nanos": 80_000_000_000,
+    "request_nanos": 0,
+    "tiers": [_TIER],
     "source": "operator",
+    "created_at": "2030-01-01T00:00:00Z",
 }
 
 
@@ -205,17 +220,43 @@ class ChangeOut(Schema):
     """The e-mail address of whoever did it by hand."""
 
 
+class TierOut(Schema):
+    """Other rates, for prompts of more tokens. What is null costs as what it is a part of."""
+
+    model_config = shown(**_TIER)
+
+    above_tokens: int
+    input_nanos: int
+    cached_input_nanos: int
+    output_nanos: int
+    cache_write_nanos: int | None = None
+    reasoning_nanos: int | None = None
+    audio_input_nanos: int | None = None
+    audio_output_nanos: int | None = None
+
+
 class PriceOut(Schema):
     model_config = shown(**_PRICE)
 
     id: int
     target_id: int
     valid_from: datetime
+    currency: str
+    """Empty: the ledger's own."""
     input_nanos: int
-    """Whole nano-units of the ledger currency per million tokens."""
+    """Whole nano-units of the price's currency per million tokens."""
     cached_input_nanos: int
     output_nanos: int
+    cache_write_nanos: int | None
+    """null, here and below: as the input or the output that it is a part of."""
+    reasoning_nanos: int | None
+    audio_input_nanos: int | None
+    audio_output_nanos: int | None
+    request_nanos: int
+    """Of each attempt with usage, beside its tokens."""
+    tiers: list[TierOut]
     source: str
+    created_at: datetime | None
 
 
 @with_config(taken(max_connections=200, read_timeout_s=120.0))
@@ -295,17 +336,42 @@ class NewTarget(Schema):
     order: int = Field(0, ge=0, le=32_767)
 
 
+class NewTier(Schema):
+    """Rates for prompts of more tokens."""
+
+    model_config = taken(above_tokens=200_000, input_nanos=5_000_000_000, output_nanos=15_000_000_000)
+
+    above_tokens: int = Field(ge=1, le=MAX_TIER_TOKENS)
+    input_nanos: Nanos
+    cached_input_nanos: Nanos | None = None
+    output_nanos: Nanos
+    cache_write_nanos: Nanos | None = None
+    reasoning_nanos: Nanos | None = None
+    audio_input_nanos: Nanos | None = None
+    audio_output_nanos: Nanos | None = None
+
+
 class NewPrice(Schema):
     model_config = taken(
         valid_from="2030-01-01T00:00:00Z", input_nanos=2_500_000_000, output_nanos=10_000_000_000
     )
 
     valid_from: Moment
+    currency: Annotated[str, StringConstraints(pattern=r"^([A-Z]{3})?$")] = ""
+    """As in ISO 4217; empty: the ledger's own."""
     input_nanos: Nanos
-    """Whole nano-units of the ledger currency per million tokens."""
+    """Whole nano-units of that currency per million tokens."""
     cached_input_nanos: Nanos | None = None
-    """null: as any input."""
+    """null, here and below: as the input or the output that it is a part of."""
     output_nanos: Nanos
+    cache_write_nanos: Nanos | None = None
+    reasoning_nanos: Nanos | None = None
+    audio_input_nanos: Nanos | None = None
+    audio_output_nanos: Nanos | None = None
+    request_nanos: Nanos = 0
+    """Of each attempt with usage, beside its tokens."""
+    tiers: Annotated[list[NewTier], Field(max_length=MAX_TIERS)] = []
+    """By `above_tokens`, the least first."""
 
 
 @with_config(taken(timeout_s=30.0, overflow="trim"))
@@ -337,7 +403,7 @@ class Pull(Schema):
 @upstream.get("/providers", response=Page[ProviderOut])
 def list_providers(request: HttpRequest, window: Query[Window]) -> Shown:
     """Providers by their slug. No credential is ever shown."""
-    _require(request, "view_provider")
+    require_operator(request, "view_provider")
     found, after = page(_providers(), window, "slug")
     return {"items": [_provider(each) for each in found], "next": after}
 
@@ -345,7 +411,7 @@ def list_providers(request: HttpRequest, window: Query[Window]) -> Shown:
 @upstream.post("/providers", response={201: ProviderOut})
 def add_provider(request: HttpRequest, new: NewProvider) -> Status[Shown]:
     """Add an account at a vendor. Its credential comes after it."""
-    _require(request, "add_provider")
+    require_operator(request, "add_provider")
     with _unless_taken(f"There is a provider {new.slug} already."):
         made = services.add_provider(new.slug, new.name, new.base_url)
     return Status(201, _shown_provider(made.pk))
@@ -354,14 +420,14 @@ def add_provider(request: HttpRequest, new: NewProvider) -> Status[Shown]:
 @upstream.get("/providers/{int:provider_id}", response=ProviderOut)
 def get_provider(request: HttpRequest, provider_id: int) -> Shown:
     """One provider."""
-    _require(request, "view_provider")
+    require_operator(request, "view_provider")
     return _shown_provider(provider_id)
 
 
 @upstream.patch("/providers/{int:provider_id}", response=ProviderOut)
 def change_provider(request: HttpRequest, provider_id: int, changes: Body[ProviderChanges]) -> Shown:
     """Rename or move a provider, or switch all its targets on or off."""
-    _require(request, "change_provider")
+    require_operator(request, "change_provider")
     services.update_provider(get_object_or_404(Provider, pk=provider_id), changes)
     return _shown_provider(provider_id)
 
@@ -369,7 +435,7 @@ def change_provider(request: HttpRequest, provider_id: int, changes: Body[Provid
 @upstream.put("/providers/{int:provider_id}/credential", response=ProviderOut)
 def replace_credential(request: HttpRequest, provider_id: int, new: NewCredential) -> Shown:
     """Give a provider a credential in place of the one before: itself, or where it is kept."""
-    _require(request, "change_provider")
+    require_operator(request, "change_provider")
     provider = get_object_or_404(Provider, pk=provider_id)
     if bool(new.credential) == bool(new.env_var):
         raise Unusable("Give a credential or the name of a variable: one of the two.")
@@ -383,7 +449,7 @@ def replace_credential(request: HttpRequest, provider_id: int, new: NewCredentia
 @upstream.delete("/providers/{int:provider_id}/credential", response={204: None})
 def forget_credential(request: HttpRequest, provider_id: int) -> Status[None]:
     """Send none from now on."""
-    _require(request, "change_provider")
+    require_operator(request, "change_provider")
     services.forget_credential(get_object_or_404(Provider, pk=provider_id))
     return Status(204, None)
 
@@ -391,7 +457,7 @@ def forget_credential(request: HttpRequest, provider_id: int) -> Status[None]:
 @upstream.get("/routes", response=Page[RouteOut])
 def list_routes(request: HttpRequest, window: Query[Window]) -> Shown:
     """Routes by their model name, each with its targets in the order in which they are tried."""
-    _require(request, "view_route")
+    require_operator(request, "view_route")
     found, after = page(_routes(), window, "model_name")
     return {"items": [_route(each) for each in found], "next": after}
 
@@ -399,7 +465,7 @@ def list_routes(request: HttpRequest, window: Query[Window]) -> Shown:
 @upstream.post("/routes", response={201: RouteOut})
 def add_route(request: HttpRequest, new: NewRoute) -> Status[Shown]:
     """Add a model name that clients may ask for. Its targets come after it."""
-    _require(request, "add_route")
+    require_operator(request, "add_route")
     _require_free([new.model_name, *new.aliases])
     with _unless_taken(f"There is a route {new.model_name} already."):
         made = services.add_route(new.model_name, new.aliases, unpriced=new.unpriced)
@@ -409,14 +475,14 @@ def add_route(request: HttpRequest, new: NewRoute) -> Status[Shown]:
 @upstream.get("/routes/{int:route_id}", response=RouteOut)
 def get_route(request: HttpRequest, route_id: int) -> Shown:
     """One route, with its targets."""
-    _require(request, "view_route")
+    require_operator(request, "view_route")
     return _shown_route(route_id)
 
 
 @upstream.patch("/routes/{int:route_id}", response=RouteOut)
 def change_route(request: HttpRequest, route_id: int, changes: Body[RouteChanges]) -> Shown:
     """Change a route. A renamed one is another to the API keys and limits that name it."""
-    _require(request, "change_route")
+    require_operator(request, "change_route")
     services.update_route(get_object_or_404(Route, pk=route_id), changes)
     return _shown_route(route_id)
 
@@ -424,7 +490,7 @@ def change_route(request: HttpRequest, route_id: int, changes: Body[RouteChanges
 @upstream.post("/routes/{int:route_id}/targets", response={201: TargetOut})
 def add_target(request: HttpRequest, route_id: int, new: NewTarget) -> Status[Shown]:
     """Add a target to a route, at its place among the others."""
-    _require(request, "add_target")
+    require_operator(request, "add_target")
     found = get_object_or_404(Route, pk=route_id)
     provider = Provider.objects.filter(slug=new.provider).first()
     if provider is None:
@@ -437,14 +503,14 @@ def add_target(request: HttpRequest, route_id: int, new: NewTarget) -> Status[Sh
 @upstream.get("/targets/{int:target_id}", response=TargetOut)
 def get_target(request: HttpRequest, target_id: int) -> Shown:
     """One target."""
-    _require(request, "view_target")
+    require_operator(request, "view_target")
     return _target(_found(target_id))
 
 
 @upstream.patch("/targets/{int:target_id}", response=TargetOut)
 def change_target(request: HttpRequest, target_id: int, changes: Body[TargetChanges]) -> Shown:
     """Change how a target is called, how much it is given, and whether it is."""
-    _require(request, "change_target")
+    require_operator(request, "change_target")
     services.update_target(_found(target_id), _flat(changes))
     return _target(_found(target_id))
 
@@ -452,41 +518,54 @@ def change_target(request: HttpRequest, target_id: int, changes: Body[TargetChan
 @upstream.delete("/targets/{int:target_id}", response={204: None})
 def remove_target(request: HttpRequest, target_id: int) -> Status[None]:
     """Remove a target and its prices. What calls to it cost stays on the books."""
-    _require(request, "delete_target")
+    require_operator(request, "delete_target")
     services.remove_target(_found(target_id))
     return Status(204, None)
 
 
 @upstream.get("/targets/{int:target_id}/prices", response=Page[PriceOut])
 def list_prices(request: HttpRequest, target_id: int, window: Query[Window]) -> Shown:
-    """A target's prices, the latest first. The one that holds is the latest that has begun."""
-    _require(request, "view_price")
-    rows = Price.objects.filter(target=_found(target_id))
-    found, after = page(rows, window, "-valid_from")
+    """A target's prices, the last entered first.
+
+    The one that holds is the latest that has begun; of two from the same moment, the one with the higher id.
+    """
+    require_operator(request, "view_price")
+    found, after = page(Price.objects.filter(target=_found(target_id)), window)
     return {"items": [picked(each, PriceOut.model_fields) for each in found], "next": after}
 
 
 @upstream.post("/targets/{int:target_id}/prices", response={201: PriceOut})
 def add_price(request: HttpRequest, target_id: int, new: NewPrice) -> Status[Shown]:
-    """Add a price from a moment on. One that was is not changed: calls were booked by it."""
-    _require(request, "add_price")
-    cached = new.input_nanos if new.cached_input_nanos is None else new.cached_input_nanos
-    found = _found(target_id)
-    with _unless_taken("The target has a price from this moment already."):
-        made = services.add_price(
-            found,
-            new.valid_from,
-            input_nanos=new.input_nanos,
-            cached_input_nanos=cached,
-            output_nanos=new.output_nanos,
-        )
+    """Add a price from a moment on. One that was is not changed: calls were booked by it.
+
+    A wrong one is put right by another from the same moment, which takes its place.
+    Calls since then are priced again, with the old figure kept beside the new one.
+    """
+    require_operator(request, "add_price")
+    figures = new.model_dump(exclude={"valid_from", "cached_input_nanos", "tiers"})
+    made = services.add_price(
+        _found(target_id),
+        new.valid_from,
+        cached_input_nanos=_cached(new),
+        tiers=[_tier(each) for each in new.tiers],
+        **figures,
+    )
     return Status(201, picked(made, PriceOut.model_fields))
+
+
+def _tier(new: NewTier) -> Rates:
+    return Rates(**new.model_dump(exclude={"cached_input_nanos"}), cached_input_nanos=_cached(new))
+
+
+def _cached(new: NewPrice | NewTier) -> int:
+    """As any input, where nothing is said of it."""
+    return new.input_nanos if new.cached_input_nanos is None else new.cached_input_nanos
 
 
 @upstream.post("/targets/{int:target_id}/breaker", response=TargetOut)
 def pull_lever(request: HttpRequest, target_id: int, pull: Pull) -> Shown:
     """Hold the breaker open, let it decide by itself again, or close it once."""
-    user = _require(request, "change_target")
+    user = require_operator(request, "change_target")
     why = clean_name(pull.why, "The reason") if pull.why else ""
     _LEVERS[pull.lever](_found(target_id), user, why)
     return _target(_found(target_id))
@@ -502,7 +581,7 @@ _LEVERS = {
 @upstream.get("/targets/{int:target_id}/breaker/timeline", response=Page[ChangeOut])
 def list_breaker_changes(request: HttpRequest, target_id: int, window: Query[Window]) -> Shown:
     """What the breaker did, the latest first."""
-    _require(request, "view_breakerchange")
+    require_operator(request, "view_breakerchange")
     changes = BreakerChange.objects.filter(target_id=_found(target_id).pk).select_related("by_user")
     found, after = page(changes, window)
     return {"items": [_change(each) for each in found], "next": after}
@@ -511,7 +590,7 @@ def list_breaker_changes(request: HttpRequest, target_id: int, window: Query[Win
 @upstream.get("/targets/{int:target_id}/state", response=dict[str, JsonValue], openapi_extra=also(503))
 def get_target_state(request: HttpRequest, target_id: int) -> Shown:
     """Breaker, gate and pool as this process sees them now. What it does not know is null."""
-    _require(request, "view_target")
+    require_operator(request, "view_target")
     _found(target_id)
     try:
         states = {each.target_id: each for each in upstreams.states()}
@@ -525,7 +604,7 @@ def get_target_state(request: HttpRequest, target_id: int) -> Shown:
     return found
 
 
-def _require(request: HttpRequest, permission: str) -> User:
+def require_operator(request: HttpRequest, permission: str) -> User:
     """The operator, where the operator pages would let them do the same. Raises AuthorizationError."""
     user = me(request)
     if not user.is_staff:

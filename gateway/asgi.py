@@ -13,9 +13,10 @@ from django.conf import settings  # noqa: E402
 
 from gateway import health, metrics  # noqa: E402
 from gateway.endpoints import Receive, Scope, Send  # noqa: E402
+from gateway.glance import Glance  # noqa: E402
 from gateway.lifespan import Gateway, lifespan  # noqa: E402
 from gateway.peers import Peers  # noqa: E402
-from gateway.relay.records import Settled  # noqa: E402
+from gateway.relay.records import Refused, Settled  # noqa: E402
 
 
 class Nobody:
@@ -28,11 +29,17 @@ class Nobody:
     def settled(self, record: Settled, /) -> None:
         """The journal has it; nobody else listens."""
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
-        """Nobody listens."""
+    def refused(self, refused: Refused, /) -> None:
+        """The journal has it; nobody else listens."""
+
+    def database(self, *, away: bool) -> None:
+        """Nobody looks."""
 
     def rights_changed(self, user_id: int, /) -> None:
         """Nobody sees anything here."""
+
+    def look_through(self, glance: Glance, /) -> None:
+        """Nobody looks."""
 
     async def open(self, peers: Peers, /, *, publishes: bool) -> None:
         """Nothing to open."""

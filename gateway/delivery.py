@@ -13,7 +13,7 @@ import json
 import logging
 import smtplib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import connection
-from django.db.models import Min, QuerySet
+from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
-from accounts import notices, webhooks
-from accounts.models import Outbox
+from accounts import channels, notices, webhooks
+from accounts.models import Channel, Outbox, Webhook
 from gateway.outgoing import NotPosted, post
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,10 @@ MAIL_TIMEOUT_S = 10.0
 """Of each step of the conversation with the mail server."""
 LONGEST_ERROR = 200
 
-Sender = Callable[[Outbox], None]
-"""Raises Unsent."""
+LONGEST_ANSWER = 100
+
+Sender = Callable[[Outbox], str | None]
+"""Gives what the far side said, where that is worth keeping. Raises Unsent."""
 
 
 class Unsent(Exception):
@@ -63,6 +65,24 @@ class Unsent(Exception):
         """
         super().__init__(why)
         self.alone, self.for_good = alone, for_good
+
+
+class Place(NamedTuple):
+    """Where messages go: a webhook, a channel that is posted to, or, where both are None, the mail server."""
+
+    webhook_id: int | None = None
+    channel_id: int | None = None
+
+    def __str__(self) -> str:
+        if self.webhook_id is not None:
+            return f"webhook {self.webhook_id}"
+        return "the mail server" if self.channel_id is None else f"channel {self.channel_id}"
+
+    @property
+    def messages(self) -> Q:
+        if self == Place():
+            return Q(channel="mail")
+        return ~Q(channel="mail") & Q(webhook=self.webhook_id, to=self.channel_id)
 
 
 class Delivered(NamedTuple):
@@ -109,19 +129,18 @@ class Round:
 
     def __init__(
         self,
-        webhook_id: int | None,
+        place: Place,
         send: Sender,
         now: Callable[[], datetime],
         ends_at_s: float,
         place_s: float = PLACE_S,
     ) -> None:
-        self._webhook_id, self._send, self._now, self._ends_at_s = webhook_id, send, now, ends_at_s
+        self._place, self._send, self._now, self._ends_at_s = place, send, now, ends_at_s
         self._place_s = place_s
         self._sent = self._unsent = 0
 
     def __repr__(self) -> str:
-        place = "the mail server" if self._webhook_id is None else f"webhook {self._webhook_id}"
-        return f"<Round of {place}, {self._sent} sent, {self._unsent} unsent>"
+        return f"<Round of {self._place}, {self._sent} sent, {self._unsent} unsent>"
 
     def run(self) -> Delivered:
         ends_at_s = min(self._ends_at_s, time.monotonic() + self._place_s)
@@ -144,7 +163,7 @@ class Round:
         try:
             if message.tries > MOST_TRIES:
                 raise Unsent("no try came to an end", alone=True, for_good=True)
-            self._send(message)
+            answer = self._send(message)
         except Unsent as why:
             self._unsent += 1
             _note_unsent(message, why, self._now())
@@ -152,17 +171,16 @@ class Round:
                 self._rest()
             return why.alone
         self._sent += 1
-        _note_sent(message, self._now())
+        _note_sent(message, answer, self._now())
         return True
 
     def _due(self) -> QuerySet[Outbox]:
-        return _due(self._now()).filter(webhook=self._webhook_id).order_by("next_try_at", "pk")
+        return _due(self._now()).filter(self._place.messages).order_by("next_try_at", "pk")
 
     def _claimed(self) -> Outbox | None:
         """The first that is due and that no other deliverer has taken meanwhile."""
-        for message in self._due().select_related("webhook")[:MOST_AT_ONCE]:
-            if _as_it_was(message).update(tries=message.tries + 1, next_try_at=self._now() + LEASE):
-                message.tries += 1
+        for message in self._due().select_related("webhook", "to")[:MOST_AT_ONCE]:
+            if _claim(message, self._now()):
                 return message
         return None
 
@@ -170,15 +188,58 @@ class Round:
         self._due().order_by().update(next_try_at=self._now() + FIRST_RETRY)
 
 
-def send_by_channel(message: Outbox) -> None:
-    """Raises Unsent."""
+def deliver_now(messages: Sequence[Outbox], send: Sender | None = None) -> list[Outbox]:
+    """Send a few messages in this process, all at once, and say how each went.
+
+    Leaves out what somebody else is sending. What is not sent now is tried again as any other.
+    Takes as long as the slowest far side, and holds no connection to the database meanwhile.
+    Not for the inside of a transaction, which would hold one.
+    """
+    wanted = [each.pk for each in messages]
+    rows = Outbox.objects.filter(pk__in=wanted).select_related("webhook", "to")
+    claimed = [each for each in rows if _claim(each, timezone.now())]
+    connection.close()
+    for message, outcome in zip(claimed, _sent_at_once(claimed, send or send_by_channel), strict=True):
+        if isinstance(outcome, Unsent):
+            _note_unsent(message, outcome, timezone.now())
+        else:
+            _note_sent(message, outcome, timezone.now())
+    return list(Outbox.objects.filter(pk__in=wanted).select_related("to").order_by("pk"))
+
+
+def _sent_at_once(messages: Sequence[Outbox], send: Sender) -> list[str | Unsent | None]:
+    """What the far side of each said, or why it was not sent."""
+
+    def outcome(message: Outbox) -> str | Unsent | None:
+        try:
+            return send(message)
+        except Unsent as why:
+            return why
+
+    with ThreadPoolExecutor(max(1, len(messages)), thread_name_prefix="delivery") as threads:
+        return list(threads.map(outcome, messages))
+
+
+def _claim(message: Outbox, at: datetime) -> bool:
+    """Whether it is ours to send for the time of LEASE."""
+    if not _as_it_was(message).update(tries=message.tries + 1, next_try_at=at + LEASE):
+        return False
+    message.tries += 1
+    return True
+
+
+def send_by_channel(message: Outbox) -> str:
+    """What the far side said. Raises Unsent."""
+    if message.to is not None and not message.to.enabled:
+        raise Unsent("the channel is switched off")
     if message.channel == "mail":
-        send_mail(message)
-    else:
-        send_to_webhook(message)
+        return send_mail(message)
+    if message.channel == "slack":
+        return send_to_slack(message)
+    return send_to_webhook(message)
 
 
-def send_mail(message: Outbox) -> None:
+def send_mail(message: Outbox) -> str:
     """Raises Unsent."""
     mail = EmailMessage(
         f"Penstock: {message.subject}",
@@ -191,24 +252,45 @@ def send_mail(message: Outbox) -> None:
         mail.send()
     except (OSError, ValueError) as why:  # ValueError: an address that cannot be written to
         raise _mail_unsent(why) from None
+    return "the mail server took it"
 
 
-def send_to_webhook(message: Outbox) -> None:
+def send_to_slack(message: Outbox) -> str:
+    """As incoming webhooks of Slack, Mattermost and others take it: one text, not signed. Raises Unsent."""
+    channel = message.to
+    assert channel is not None
+    # Their marks for links and names are made of these three: whatever a name holds is shown as it is.
+    text = f"*{message.subject}*\n{_text(message)}"
+    for mark, said in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(mark, said)
+    return _posted(channel, json.dumps({"text": text}, ensure_ascii=False).encode(), {})
+
+
+def send_to_webhook(message: Outbox) -> str:
     """Raises Unsent. One that was switched off meanwhile is tried again: it may be switched on in time."""
-    webhook = message.webhook
+    webhook = message.webhook or message.to
     assert webhook is not None
     if not webhook.enabled:
         raise Unsent("the webhook is switched off")
     body = payload(message)
     headers = webhooks.signed(webhook, message_id(message), int(time.time()), body)
+    return _posted(webhook, body, headers)
+
+
+def _posted(to: Webhook | Channel, body: bytes, headers: Mapping[str, str]) -> str:
+    """Raises Unsent."""
     # A team's owner chooses the address, and is no administrator: it may not be this network's own.
-    allow_private = settings.ENV.allow_private_webhooks or webhook.team_id is None
+    allow_private = settings.ENV.allow_private_webhooks or to.team_id is None
     try:
-        status = asyncio.run(post(webhook.url, body, headers, allow_private=allow_private))
+        url = channels.url_of(to) if isinstance(to, Channel) else to.url
+        status = asyncio.run(post(url, body, headers, allow_private=allow_private))
     except NotPosted as why:
         raise Unsent(str(why)) from None
+    except channels.Unreadable as why:
+        raise Unsent(str(why), for_good=True) from None
     if not 200 <= status < 300:
         raise Unsent(f"it answered {status}")
+    return f"it answered {status}"
 
 
 def payload(message: Outbox) -> bytes:
@@ -249,10 +331,17 @@ def _due(now: datetime) -> QuerySet[Outbox]:
     return Outbox.objects.filter(sent_at=None, given_up_at=None, next_try_at__lte=now)
 
 
-def _places(now: datetime) -> Sequence[int | None]:
-    """Where something is due, the longest waiting first: ids of webhooks, None for the mail server."""
-    places = _due(now).order_by().values("webhook").annotate(since=Min("next_try_at"))
-    return [each["webhook"] for each in places.order_by("since")]
+def _places(now: datetime) -> Sequence[Place]:
+    """Where something is due, the longest waiting first."""
+    posted = _due(now).order_by().exclude(channel="mail").values("webhook", "to")
+    found = {
+        Place(each["webhook"], each["to"]): each["since"]
+        for each in posted.annotate(since=Min("next_try_at"))
+    }
+    mail = _due(now).filter(channel="mail").aggregate(since=Min("next_try_at"))["since"]
+    if mail is not None:
+        found[Place()] = mail
+    return sorted(found, key=lambda place: found[place])
 
 
 def _as_it_was(message: Outbox) -> QuerySet[Outbox]:
@@ -262,9 +351,11 @@ def _as_it_was(message: Outbox) -> QuerySet[Outbox]:
     )
 
 
-def _note_sent(message: Outbox, at: datetime) -> None:
+def _note_sent(message: Outbox, answer: str | None, at: datetime) -> None:
     # Unconditional: that it was sent is true whoever claimed it meanwhile.
-    Outbox.objects.filter(pk=message.pk).update(sent_at=at, last_error="", **_forgotten(message))
+    Outbox.objects.filter(pk=message.pk).update(
+        sent_at=at, last_error="", answer=(answer or "")[:LONGEST_ANSWER], **_forgotten(message)
+    )
 
 
 def _note_unsent(message: Outbox, why: Unsent, at: datetime) -> None:
@@ -287,4 +378,4 @@ def _forgotten(message: Outbox) -> dict[str, str]:
 
 def _place(message: Outbox) -> str:
     """For the log, without the address: a webhook's may hold a secret."""
-    return "somebody by mail" if message.webhook_id is None else f"webhook {message.webhook_id}"
+    return "somebody by mail" if message.channel == "mail" else str(Place(message.webhook_id, message.to_id))

@@ -241,11 +241,18 @@ class RelayApplication:
     ) -> None:
         if self.draining:
             raise stopping()
-        caller = await self._caller(scope, head)
-        line.secret_id = caller.secret_id
+        caller = await self._known(head)
+        try:
+            self._let_in(caller, scope, head)
+            priority = _priority(head, caller)
+        except NotPermitted as why:
+            reply.call_id = new_call_id(time.time_ns())
+            self._relay.turned_away(why, caller, reply.call_id, "", "normal")
+            raise
+        line.secret_id, line.team_id, line.priority = caller.secret_id, caller.team_id, priority
         body = await self._body(receive, head.content_length, line, began)
         tags = {**(head.tags or {}), **caller.tags} if caller.tags else head.tags
-        call = understand(body, self.lines.clock(), tags, _priority(head, caller), head.timeout_s)
+        call = understand(body, self.lines.clock(), tags, priority, head.timeout_s)
         reply.call_id = call.call_id
         ear = Ear(receive, line)
         try:
@@ -255,6 +262,12 @@ class RelayApplication:
 
     async def _caller(self, scope: Scope, head: edge.Head) -> Caller:
         """Who is calling, let in from where they are. Raises InvalidApiKey, NotPermitted, Unavailable."""
+        caller = await self._known(head)
+        self._let_in(caller, scope, head)
+        return caller
+
+    async def _known(self, head: edge.Head) -> Caller:
+        """Whose API key it is. Raises InvalidApiKey, Unavailable."""
         presented = edge.api_key_of(head)
         try:
             caller = self._keys.remembered(presented) or await self._keys.look_up(presented)
@@ -264,11 +277,14 @@ class RelayApplication:
             ) from None
         if caller is None:
             raise InvalidApiKey
+        return caller
+
+    def _let_in(self, caller: Caller, scope: Scope, head: edge.Head) -> None:
+        """Note where and by what program the key is used. Raises NotPermitted."""
         address = self._address(scope)
         if caller.networks:
             _check_address(address, caller.networks)
         self._keys.used(caller, address, head.user_agent)
-        return caller
 
     def _address(self, scope: Scope) -> str:
         """Where the call comes from; a proxy's word counts only where it is a configured one's."""

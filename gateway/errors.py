@@ -30,9 +30,12 @@ The shape is OpenAI's, so that official SDKs raise their own right exception:
 https://platform.openai.com/docs/guides/error-codes
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from gateway.relay.records import Seen
 
 LONGEST_WINDOW_S = 61.0
 """After this long a rate limit has forgotten every call; what needs longer never fits."""
@@ -88,6 +91,8 @@ class Refused(GatewayError):
     """The same target may have a place a little later."""
     elsewhere: bool = False
     """Another target may take the call."""
+    limits: "tuple[Seen, ...]" = ()
+    """The rate limit or quota that was exceeded."""
 
 
 class InvalidApiKey(Refused):

@@ -67,6 +67,10 @@ class Figures(Struct, frozen=True):
     processes: int = 1
     missing: int = 0
     """Processes that are known and whose figures are not, or are not up to date."""
+    journal_bytes: int = 0
+    """Of the journals of live processes. What the ledger has is forgotten a segment at a time."""
+    behind: int = 0
+    """Processes whose journal the database does not take at present."""
 
 
 NONE: Final = Figures(Taken({}, {}), [], processes=0)
@@ -95,6 +99,8 @@ def together(
         process=_processes_together([each.process for each in everyone]),
         processes=len(alive),
         missing=missing,
+        journal_bytes=sum(each.journal_bytes for each in alive),
+        behind=sum(each.behind for each in alive),
     )
 
 

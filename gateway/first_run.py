@@ -8,17 +8,20 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
+from django.utils import timezone
 
 from accounts.models import Team, User
 from accounts.services import create_key, create_team
-from gateway import default_prices, presets, services
+from gateway import exchange, presets, price_books, services, snapshot
 from gateway.models import Credential, Provider, Route, Target
 from gateway.presets import Registration, RoutePreset
+from gateway.relay import catalog
 
 ADMIN_EMAIL = "PENSTOCK_ADMIN_EMAIL"
 ADMIN_PASSWORD = "PENSTOCK_ADMIN_PASSWORD"  # noqa: S105 - the variable's name
@@ -74,7 +77,7 @@ def set_up(environ: Mapping[str, str], currency: str, simulator_url: Callable[[]
             found = [presets.simulator(simulator_url())]
         fresh = [each.slug for each in found if _register(each, currency, done)]
         _name_missing_credentials(environ, done)
-        _say_who_answers(environ, fresh, done)
+        _say_who_answers(environ, fresh, currency, done)
         _remind_of_simulator(done)
         admin = User.objects.filter(is_superuser=True, is_active=True).order_by("pk").first()
         done.sign_in = admin.email if admin else ""
@@ -174,33 +177,42 @@ def _newly_asked_for(wanted: Registration, provider: Provider, done: SetUp) -> t
 
 
 def _add_target(preset: RoutePreset, wanted: Registration, provider: Provider, currency: str) -> Target:
-    """A target with its list prices. A route made here without any lets calls through; others stay as set."""
-    prices = _list_prices(preset, wanted, currency)
-    route = services.route_called(preset.model_name) or services.add_route(
-        preset.model_name, unpriced=Route.Unpriced.REFUSED if prices else Route.Unpriced.ALLOWED
-    )
+    """A target with its list prices, each in its own currency."""
+    prices, source = price_books.list_prices(wanted, preset.upstream_model)
+    route = _route_for(preset, _unpriced(prices, currency))
     services.add_aliases(route, preset.aliases)
     target = services.add_target(
         route, provider, preset.upstream_model, order=wanted.order, parameters=preset.parameters
     )
-    for each in prices:
-        services.add_price(
-            target,
-            each.valid_from,
-            input_nanos=each.input_nanos,
-            cached_input_nanos=each.cached_input_nanos,
-            output_nanos=each.output_nanos,
-            source=default_prices.SOURCE,
-        )
+    services.fill_in_prices([services.price_row(target, each, source) for each in prices])
     return target
 
 
-def _list_prices(
-    preset: RoutePreset, wanted: Registration, currency: str
-) -> tuple[default_prices.ListPrice, ...]:
-    if currency != default_prices.CURRENCY:
-        return ()
-    return default_prices.list_prices(preset.upstream_model, wanted.price_list, wanted.base_url)
+def _route_for(preset: RoutePreset, unpriced: str) -> Route:
+    """The route of the name, which is left as it was set, or a fresh one.
+
+    One that has only given simulated answers was set by us, and lets calls through too where the first real
+    ones have no price yet: else a gateway that was tried out would stop when it gets its provider's key.
+    """
+    route = services.route_called(preset.model_name)
+    if route is None:
+        return services.add_route(preset.model_name, unpriced=unpriced)
+    if unpriced == Route.Unpriced.ALLOWED and not route.targets.filter(provider__simulated=False).exists():
+        services.update_route(route, {"unpriced": unpriced})
+    return route
+
+
+def _unpriced(prices: Iterable[catalog.Price], currency: str) -> str:
+    """Refused where there is a price that can be used."""
+    rates = snapshot.exchange_rates()
+    is_priced = any(_is_exchanged(each.currency, currency, rates) for each in prices)
+    return Route.Unpriced.REFUSED if is_priced else Route.Unpriced.ALLOWED
+
+
+def _is_exchanged(own: str, currency: str, rates: exchange.Rates) -> bool:
+    """Whether an amount in a price's own currency can be told in the ledger's today."""
+    today = timezone.now().astimezone(UTC).date()
+    return rates.exchange(own or currency, currency, today) is not None
 
 
 def _registered(wanted: Registration, routes: tuple[RoutePreset, ...]) -> str:
@@ -215,14 +227,33 @@ def _registered(wanted: Registration, routes: tuple[RoutePreset, ...]) -> str:
 
 
 def _without_price(targets: list[Target], currency: str) -> Iterator[str]:
-    """What becomes of calls to targets without a price, and how to enter one."""
+    """What becomes of calls to targets without a price or without its exchange rate, and what to enter."""
     unpriced = [each for each in targets if not each.prices.exists()]
-    if currency != default_prices.CURRENCY:
-        yield f"Default prices are in US dollars and the ledger is in {currency}, so none were entered."
+    yield from _fates("No price is known for {}", unpriced, "Enter one at /admin/gateway/price/.")
+    for own, priced in _foreign(targets, currency).items():
+        yield from _fates(
+            f"The price of {{}} is in {own}, and no exchange rate to {currency} is known",
+            priced,
+            "Enter one at /admin/gateway/exchangerate/, and calls are priced, also those before it.",
+        )
+
+
+def _foreign(targets: list[Target], currency: str) -> Mapping[str, list[Target]]:
+    """Targets by the currency of their prices, where that is one without an exchange rate."""
+    rates = snapshot.exchange_rates()
+    found: dict[str, list[Target]] = {}
+    for target in targets:
+        for own in sorted(set(target.prices.values_list("currency", flat=True))):
+            if not _is_exchanged(own, currency, rates):
+                found.setdefault(own, []).append(target)
+    return found
+
+
+def _fates(what: str, targets: list[Target], remedy: str) -> Iterator[str]:
     for choice, fate in _FATES.items():
-        names = ", ".join(each.route.model_name for each in unpriced if each.route.unpriced == choice)
+        names = ", ".join(each.route.model_name for each in targets if each.route.unpriced == choice)
         if names:
-            yield f"No price is known for {names}: calls are {fate}. Enter one at /admin/gateway/price/."
+            yield f"{what.format(names)}: calls are {fate}. {remedy}"
 
 
 _FATES = {
@@ -231,9 +262,10 @@ _FATES = {
 }
 
 
-def _say_who_answers(environ: Mapping[str, str], said: list[str], done: SetUp) -> None:
+def _say_who_answers(environ: Mapping[str, str], said: list[str], currency: str, done: SetUp) -> None:
     """Each provider that calls go to now, but for those that were `said`; or that there is none."""
-    usable = [each for each in _targets() if _is_usable(each, environ)]
+    rates = snapshot.exchange_rates()
+    usable = [each for each in _targets() if _is_usable(each, environ, currency, rates)]
     names: dict[Provider, list[str]] = {}
     for each in usable:
         names.setdefault(each.provider, []).append(each.route.model_name)
@@ -258,11 +290,12 @@ def _targets() -> Iterable[Target]:
     return found.select_related("route", "provider__credential").prefetch_related("prices").order_by("pk")
 
 
-def _is_usable(target: Target, environ: Mapping[str, str]) -> bool:
+def _is_usable(target: Target, environ: Mapping[str, str], currency: str, rates: exchange.Rates) -> bool:
     """Whether a call could go there: with its credential, and with a price where the route wants one."""
     credential: Credential | None = getattr(target.provider, "credential", None)
-    is_priced = target.prices.all() or target.route.unpriced == Route.Unpriced.ALLOWED
-    return bool(is_priced) and (credential is None or _is_there(credential, environ))
+    is_priced = any(_is_exchanged(each.currency, currency, rates) for each in target.prices.all())
+    may_go = is_priced or target.route.unpriced == Route.Unpriced.ALLOWED
+    return may_go and (credential is None or _is_there(credential, environ))
 
 
 def _is_there(credential: Credential, environ: Mapping[str, str]) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from django.utils.translation import gettext as _
+
 from gateway.relay.parameters import check_rules
 
 NAME_LENGTH = 200
@@ -48,11 +50,13 @@ def clean_name(raw: str, what: str) -> str:
     """A model name or label without outer blanks. Raises Unusable, which begins with `what`."""
     name = raw.strip(" ")
     if not name:
-        raise Unusable(f"{what} is empty.")
+        raise Unusable(_("%(what)s is empty.") % {"what": what})
     if not name.isprintable():
-        raise Unusable(f"{what} has a line break or another control character in it.")
+        raise Unusable(_("%(what)s has a line break or another control character in it.") % {"what": what})
     if len(name) > NAME_LENGTH:
-        raise Unusable(f"{what} is longer than {NAME_LENGTH} characters.")
+        raise Unusable(
+            _("%(what)s is longer than %(most)s characters.") % {"what": what, "most": NAME_LENGTH}
+        )
     return name
 
 
@@ -60,10 +64,11 @@ def clean_credential(raw: str, what: str) -> str:
     """A credential fit for an HTTP header. Raises Unusable, which never repeats the credential."""
     credential = raw.strip(" ")
     if not credential:
-        raise Unusable(f"{what} is empty.")
+        raise Unusable(_("%(what)s is empty.") % {"what": what})
     if not (credential.isascii() and credential.isprintable()) or " " in credential:
         raise Unusable(
-            f"{what} has a blank, a line break or another character that a credential cannot have."
+            _("%(what)s has a blank, a line break or another character that a credential cannot have.")
+            % {"what": what}
         )
     return credential
 
@@ -79,17 +84,18 @@ def clean_base_url(raw: str, what: str) -> str:
     url = clean_name(raw, what)
     if " " in url or "\\" in url or "?" in url or "#" in url:
         raise Unusable(
-            f"{what} has a blank, a backslash, a query or a fragment in it; end it at the version."
+            _("%(what)s has a blank, a backslash, a query or a fragment in it; end it at the version.")
+            % {"what": what}
         )
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, _port = parts.hostname, parts.port
     except ValueError:
-        raise Unusable(f"{what} has no usable host and port.") from None
+        raise Unusable(_("%(what)s has no usable host and port.") % {"what": what}) from None
     if parts.scheme not in ("http", "https") or not host:
-        raise Unusable(f"{what} must begin with http:// or https:// and a host name.")
+        raise Unusable(_("%(what)s must begin with http:// or https:// and a host name.") % {"what": what})
     if "@" in parts.netloc:
-        raise Unusable(f"{what} has a user name in it; give the credential by itself.")
+        raise Unusable(_("%(what)s has a user name in it; give the credential by itself.") % {"what": what})
     return url.rstrip("/")
 
 
@@ -97,9 +103,11 @@ def clean_certificates(raw: str) -> str:
     """Certificates in PEM, as OpenSSL will take them. Raises Unusable. Empty stays empty."""
     pem = raw.strip()
     if "PRIVATE KEY-----" in pem:
-        raise Unusable("There is a private key among the certificates: give the certificates alone.")
+        raise Unusable(_("There is a private key among the certificates: give the certificates alone."))
     if len(pem) > CERTIFICATES_LENGTH:
-        raise Unusable(f"The certificates are longer than {CERTIFICATES_LENGTH} characters.")
+        raise Unusable(
+            _("The certificates are longer than %(most)s characters.") % {"most": CERTIFICATES_LENGTH}
+        )
     if pem:
         _load(pem)
     return pem
@@ -110,14 +118,14 @@ def _load(pem: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.encode("ascii").decode())
     except (ssl.SSLError, ValueError):
         raise Unusable(
-            "This is no certificate in PEM: paste all from -----BEGIN CERTIFICATE----- on."
+            _("This is no certificate in PEM: paste all from -----BEGIN CERTIFICATE----- on.")
         ) from None
 
 
 def clean_parameters(raw: Any) -> dict[str, Any]:
     """Rules by the name of their parameter, which is not looked at otherwise. Raises Unusable."""
     if not isinstance(raw, dict):
-        raise Unusable("The parameters are an object of names and rules.")
+        raise Unusable(_("The parameters are an object of names and rules."))
     try:
         check_rules(raw)
     except ValueError as why:

@@ -27,12 +27,14 @@ from gateway.addresses import networks
 from gateway.endpoints import RelayApplication
 from gateway.errors import JournalFull
 from gateway.figures import Figures, of_this_process
+from gateway.glance import Glance, Seen, UnderWay, under_way
 from gateway.ledger.journal import Journal
 from gateway.ledger.sweeper import sweep, tell_nobody
-from gateway.ledger.writer import Writer, book
-from gateway.meter import Meter
+from gateway.ledger.writer import Writer, book_left
+from gateway.meter import Meter, Taken
 from gateway.news import DatabaseNews, SharedNews
 from gateway.peers import Peers, Role
+from gateway.refusals import RefusalRecorder
 from gateway.relay import limits, tokenizer
 from gateway.relay.admission import Admission
 from gateway.relay.attempt import Attempt, Limits
@@ -52,7 +54,12 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """How often the change counter is read, so that another process's change is heard of in time."""
+LOOK_S = 2.0
+"""A look at the database that takes longer finds it away."""
 FLUSH_USES_S = 10.0
+TURN_S = 3600.0
+"""The journal goes on in a new segment so often: calls that are booked leave it soon after the last of those
+that were opened before them. Retention waits for that: what it deleted would be new to the ledger."""
 ASK_S = 5.0
 """How long a page waits for the relay's loop to tell of its targets."""
 SWITCH_INTERVAL_S = 0.0002
@@ -80,8 +87,14 @@ class Companion(Protocol):
 
     async def close(self) -> None: ...
 
+    def database(self, *, away: bool) -> None:
+        """Whether the database is away, on the relay's loop; said again and again."""
+
     def rights_changed(self, user_id: int, /) -> None:
         """What a person may see was changed by another process; 0: anybody's may have."""
+
+    def look_through(self, glance: Glance, /) -> None:
+        """Where to ask what is under way at this moment; told once, when all is open."""
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -132,6 +145,7 @@ class Gateway:
         changed.connect(self._changed_here)
         leaving.connect(self.retire)
         self._let_figures_be_asked(shared)
+        self.companion.look_through(self)
         self._watch(threads)
         gc.collect()
         gc.freeze()  # what was made by now lives as long as the process
@@ -181,7 +195,13 @@ class Gateway:
             self._targets.divide(rank, live)
 
     def _own_figures(self) -> Figures:
-        return Figures(self.meter.taken(), self._own_targets(), of_this_process())
+        return Figures(
+            self.meter.taken(),
+            self._own_targets(),
+            of_this_process(),
+            journal_bytes=0 if self._journal is None else self._journal.written_bytes,
+            behind=int("database" in self.degraded()),
+        )
 
     async def figures(self) -> Figures:
         """Of all processes, at this moment; on the relay's loop only."""
@@ -210,7 +230,7 @@ class Gateway:
         try:
             check_peppers(settings.KEY_PEPPERS)
             check_currency(settings.LEDGER_CURRENCY)
-            sweep(root, book, shared.adopted)
+            sweep(root, book_left, shared.adopted)
             self._seen = change_number()
             self._snapshot.refresh()
             tokenizer.ready()
@@ -227,17 +247,27 @@ class Gateway:
             journal = Journal(folder, max_bytes=env.journal_max_bytes, strict=env.journal_sync == "strict")
         except (OSError, JournalFull) as why:
             raise CannotStart(f"the journal in {folder.parent} cannot be written: {why}") from why
-        self._stack.push_async_callback(asyncio.to_thread, self._close_books, journal, folder.parent)
+        self._stack.push_async_callback(self._end_books, journal, folder.parent)
         return journal
 
+    async def _end_books(self, journal: Journal, root: Path) -> None:
+        """Sealed on the loop that appends, so that nothing is appended between the look and the mark."""
+        journal.seal()
+        await asyncio.to_thread(self._close_books, journal, root)
+
     def _close_books(self, journal: Journal, root: Path) -> None:
-        """Everything to the database; what cannot go there stays in the journal for the next start."""
+        """Everything to the database; what cannot go there stays in the journal for the next start.
+
+        A journal that is all on the books is marked, and is not booked again by who adopts it.
+        """
+        is_booked = False
         if self._writer is not None:
             self._writer.stop()
-        journal.close()
+            is_booked = self._writer.has_booked_all
+        journal.close(is_booked=is_booked)
         adopted = tell_nobody if self._shared is None else self._shared.adopted
         try:
-            sweep(root, book, adopted)
+            sweep(root, book_left, adopted)
         except DatabaseError as why:
             log.warning("the journal stays for the next start: %s", why)
         finally:
@@ -249,7 +279,10 @@ class Gateway:
         bounds = Limits(env.call_timeout_s, env.send_timeout_s, env.max_answer_bytes)
         self._transport = transport = Transports(allow_private=env.allow_private_upstreams)
         self._stack.push_async_callback(transport.close)
-        listener = self.meter
+        listener = RefusalRecorder(self.meter, journal)
+        self._stack.callback(listener.write_down)
+        self._start(listener.run())
+        self._start(_turn(journal))
         self._targets = targets = Targets(SharedNews(self._open_news(), shared.feed.tell), clock)
         relay = Relay(
             self._snapshot,
@@ -283,6 +316,19 @@ class Gateway:
         if self._targets is None or self._transport is None:
             return []
         return self._targets.states(self._snapshot.current(), self._transport)
+
+    def under_way(self) -> UnderWay:
+        """Calls of this process at this moment; on the relay's loop only."""
+        if self.relay is None or self._targets is None:
+            return {}
+        return under_way(self.relay.lines.by_team().items(), self._targets.waiting())
+
+    def seen(self) -> Seen:
+        """Targets, without the figures of calls, which cost more to take; on the relay's loop only."""
+        assert self._shared is not None
+        own = None if self.role == "pages" else Figures(Taken({}, {}), self._own_targets())
+        found = self._shared.together.latest(own)
+        return Seen(found.targets, found.missing)
 
     def _let_figures_be_asked(self, shared: Shared) -> None:
         """By pages and the API, which run in threads of their own."""
@@ -335,7 +381,12 @@ class Gateway:
             was_told = self._heard.is_set()
             self._heard.clear()
             before = self._seen
-            self._database_away = await loop.run_in_executor(threads, self._look) is False
+            look = loop.run_in_executor(threads, self._look)
+            if not (await asyncio.wait([look], timeout=LOOK_S))[0]:
+                self._database_away = True  # it may be frozen: said before the time limit of a statement
+                self.companion.database(away=True)
+            self._database_away = await look is False
+            self.companion.database(away=self._database_away)
             if was_told or before != self._seen:
                 await self._end_revoked()
 
@@ -425,6 +476,12 @@ class Gateway:
         await self.companion.close()
         await asyncio.to_thread(self._write_uses)
         await self._stack.aclose()
+
+
+async def _turn(journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(TURN_S)
+        journal.turn()
 
 
 async def lifespan(gateway: Gateway, receive: Any, send: Any) -> None:

@@ -224,7 +224,7 @@ def _require_change(request: HttpRequest, row: RateLimit | Quota) -> None:
     assert team is not None, "the database holds every limit to one owner"
     require(request, team, "manage_limits")
     if not queries.may_change_limit(me(request), row):
-        raise AuthorizationError(message=SET_BY_ADMINISTRATOR)
+        raise AuthorizationError(message=str(SET_BY_ADMINISTRATOR))
 
 
 def _require_setting(request: HttpRequest, owner: Owner) -> None:

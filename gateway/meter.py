@@ -10,7 +10,7 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from gateway.relay.ports import Listener
-from gateway.relay.records import Settled
+from gateway.relay.records import Refused, Settled
 
 BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds of the latency buckets; a last one takes the rest."""
@@ -82,7 +82,7 @@ class Meter:
             key = (OTHER, key[1])
         return self.tallies.setdefault(key, Tally())
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
+    def refused(self, refused: Refused, /) -> None:
         """Count one call that was not let in, and hand it on."""
-        self.refusals[code] = self.refusals.get(code, 0) + 1
-        self._listener.refused(team_id, key_id, route, code)
+        self.refusals[refused.code] = self.refusals.get(refused.code, 0) + 1
+        self._listener.refused(refused)

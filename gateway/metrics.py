@@ -130,6 +130,14 @@ def _processes(figures: Figures) -> Iterator[Family]:
     counted.add_metric(("counted",), figures.processes)
     counted.add_metric(("missing",), figures.missing)
     yield counted
+    yield GaugeMetricFamily(
+        "penstock_journal_bytes", "Length of the journals together.", value=figures.journal_bytes
+    )
+    yield GaugeMetricFamily(
+        "penstock_processes_behind",
+        "Processes whose journal the database does not take at present.",
+        value=figures.behind,
+    )
 
 
 def _calls(meter: Taken) -> Iterator[Family]:

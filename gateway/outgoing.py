@@ -5,15 +5,19 @@ What a program under our control carries to a provider goes by `relay/transports
 """
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import httpx2
 
 from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress, check
 from gateway.relay.transports.connecting import trust
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0
 TOTAL_S = 10.0
@@ -75,7 +79,7 @@ async def post(
         async with asyncio.timeout(total_s):
             return await _post(transport, url, body, headers)
     except (OSError, UnicodeError, httpx2.HTTPError, httpx2.InvalidURL) as why:
-        raise NotPosted(_reason(why)) from None
+        raise NotPosted(_told(why, url, allow_private=allow_private)) from None
 
 
 async def _post(transport: CheckedTransport, url: str, body: bytes, headers: Mapping[str, str]) -> int:
@@ -119,6 +123,15 @@ def _towards(request: httpx2.Request, host: str, address: str) -> httpx2.Request
         stream=request.stream,
         extensions={**request.extensions, "sni_hostname": host},
     )
+
+
+def _told(why: Exception, url: str, *, allow_private: bool) -> str:
+    """The log alone says which names there are on private networks to whom these are closed."""
+    reason = _reason(why)
+    if allow_private or not isinstance(why, ForbiddenAddress | socket.gaierror):
+        return reason
+    log.info("nothing was posted to %s: %s", urlsplit(url).hostname, reason)
+    return "its name was not found, or leads to an address where no webhook may be"
 
 
 def _reason(why: Exception) -> str:

@@ -15,6 +15,8 @@ BY_MODEL_NAME = "by model name"
 """Price list: that of the vendor who made what the model name says."""
 BY_ADDRESS = "by address"
 """Price list: that of the vendor whose address this is, if any."""
+HOLYSHEEP = "holysheep"
+"""Price list: HolySheep's own book, `gateway/price_books.py`."""
 
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
@@ -69,7 +71,7 @@ would hold, and takes neither schemas nor developer messages."""
 
 VENDORS = (
     Registration(
-        slug="holysheep",
+        slug=HOLYSHEEP,
         name="HolySheep",
         base_url="https://api.holysheep.ai/v1",
         routes=(
@@ -78,7 +80,7 @@ VENDORS = (
             RoutePreset("deepseek-v3.2", "deepseek-v3.2", ("deepseek-v3-2",)),
         ),
         order=0,
-        price_list=BY_MODEL_NAME,
+        price_list=HOLYSHEEP,
         env_var="HOLYSHEEP_API_KEY",
     ),
     Registration(
@@ -132,6 +134,62 @@ COMPATIBLE_ORDER = len(VENDORS)
 SIMULATED_ROUTES = _same(
     "gpt-4.1", "gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash", "deepseek-v3.2"
 )
+
+RESOURCE = "{resource}"
+"""Stands in an address for a name that the operator has to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A vendor, or a kind of server, to begin with where a provider is added by hand."""
+
+    slug: str
+    name: str
+    base_url: str
+    """Empty: the operator gives it. With RESOURCE in it: they give that name."""
+    env_var: str
+    """What the variable with the credential is usually called."""
+    price_list: str = BY_ADDRESS
+    routes: tuple[RoutePreset, ...] = ()
+    order: int = COMPATIBLE_ORDER
+    needs_credential: bool = True
+
+
+CHOICES = (
+    *(
+        Choice(each.slug, each.name, each.base_url, each.env_var, each.price_list, each.routes, each.order)
+        for each in VENDORS
+    ),
+    Choice(
+        "azure",
+        "Azure OpenAI",
+        f"https://{RESOURCE}.openai.azure.com/openai/v1",
+        "AZURE_OPENAI_API_KEY",
+        "azure",
+    ),
+    Choice("vllm", "vLLM", "http://localhost:8000/v1", "VLLM_API_KEY", needs_credential=False),
+    Choice("ollama", "Ollama", "http://localhost:11434/v1", "OLLAMA_API_KEY", needs_credential=False),
+    Choice(COMPATIBLE, "Any compatible server", "", COMPATIBLE_API_KEY, needs_credential=False),
+)
+
+
+def usual_routes(slug: str) -> tuple[RoutePreset, ...]:
+    """Of the vendor of that slug; none where it is nobody that we know."""
+    return next((each.routes for each in VENDORS if each.slug == slug), ())
+
+
+def price_list_of(base_url: str, *, simulated: bool) -> str:
+    """The list with the prices of whoever is at this address."""
+    if simulated:
+        return BY_MODEL_NAME
+    host = urlsplit(base_url).hostname or ""
+    for each in CHOICES:
+        own = urlsplit(each.base_url.replace(RESOURCE, "resource")).hostname or ""
+        suffix = own.removeprefix("resource")
+        if each.price_list != BY_ADDRESS and (host == own or (suffix != own and host.endswith(suffix))):
+            return each.price_list
+    return BY_ADDRESS
+
 
 API_KEYS = tuple(each.env_var for each in VENDORS)
 VARIABLES = (*API_KEYS, COMPATIBLE_BASE_URL, COMPATIBLE_API_KEY, COMPATIBLE_MODELS)

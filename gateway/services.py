@@ -4,25 +4,44 @@ Each is audited, and counts as a change that every serving process hears of at c
 Whether somebody may make it is decided by who calls.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime, time
+from typing import Any, NamedTuple
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.changes import note_change
 from accounts.models import User
-from gateway import credentials
+from accounts.turns import Turn, take_turn
+from gateway import credentials, exchange, snapshot
 from gateway.inputs import Unusable, clean_base_url, clean_name, clean_parameters, origin
-from gateway.models import BreakerChange, Credential, LedgerCurrency, Price, Provider, Route, Target
-
-MAX_PRICE_NANOS = 10**15
-"""At this price a billion tokens cost 10**18, which the ledger's 64-bit columns still hold."""
-PRICE_TOO_HIGH = "A price is at most 1,000,000 for a million tokens."
-
+from gateway.ledger import repricing
+from gateway.models import (
+    BreakerChange,
+    Credential,
+    ExchangeRate,
+    LedgerCurrency,
+    Price,
+    Provider,
+    Route,
+    Target,
+)
+from gateway.price_inputs import (
+    MAX_PRICE_NANOS,
+    check_day,
+    check_price,
+    check_rate,
+    check_tiers,
+    dearest_of,
+    fits,
+)
+from gateway.relay import catalog
 
 TARGET_SETTINGS = frozenset(
     {
@@ -62,14 +81,14 @@ def check_currency(currency: str) -> None:
 @transaction.atomic
 def add_provider(slug: str, name: str, base_url: str, *, simulated: bool = False) -> Provider:
     """A provider without a credential yet. Raises Unusable, IntegrityError where the slug is taken."""
-    note_change()
     provider = Provider.objects.create(
         slug=slug,
-        name=clean_name(name, "The provider's name"),
-        base_url=clean_base_url(base_url, "The base URL"),
+        name=clean_name(name, _("The provider's name")),
+        base_url=clean_base_url(base_url, _("The base URL")),
         simulated=simulated,
     )
     audit.record("provider.added", provider, after={"slug": slug, "base_url": provider.base_url})
+    note_change()
     return provider
 
 
@@ -81,9 +100,9 @@ def update_provider(provider: Provider, changes: Mapping[str, Any]) -> None:
     """
     clean = {**changes}
     if "name" in clean:
-        clean["name"] = _usable("name", clean_name, clean["name"], "The provider's name")
+        clean["name"] = _usable("name", clean_name, clean["name"], _("The provider's name"))
     if "base_url" in clean:
-        clean["base_url"] = _usable("base_url", clean_base_url, clean["base_url"], "The base URL")
+        clean["base_url"] = _usable("base_url", clean_base_url, clean["base_url"], _("The base URL"))
     before, after = _set(provider, clean, PROVIDER_SETTINGS)
     if "base_url" in after:
         _keep_credential_at_home(provider, before["base_url"])
@@ -103,14 +122,14 @@ def _keep_credential_at_home(provider: Provider, old_url: str) -> None:
     kept = Credential.objects.filter(provider=provider).exclude(encrypted="").exists()
     if kept and origin(provider.base_url) != origin(old_url):
         raise ValidationError(
-            {"base_url": "Take the credential away first: it is for the old address. Then enter it again."}
+            {"base_url": _("Take the credential away first: it is for the old address. Then enter it again.")}
         )
 
 
 @transaction.atomic
 def move_provider(provider: Provider, base_url: str) -> None:
     """Calls go to another address from now on, with whatever credential there is. Raises Unusable."""
-    _change(provider, {"base_url": clean_base_url(base_url, "The base URL")})
+    _change(provider, {"base_url": clean_base_url(base_url, _("The base URL"))})
 
 
 @transaction.atomic
@@ -166,7 +185,7 @@ def forget_credential(provider: Provider) -> None:
 @transaction.atomic
 def rotate_credentials(keys: Sequence[str]) -> int:
     """Encrypt every kept credential anew; how many. All or, where CredentialUnreadable is raised, none."""
-    own = Credential.objects.select_for_update(of=("self",)).select_related("provider")
+    own = Credential.objects.select_for_update(of=("self",), no_key=True).select_related("provider")
     kept = list(own.exclude(encrypted=""))
     for each in kept:
         each.encrypted = credentials.rotate(each.encrypted, keys)
@@ -182,9 +201,10 @@ def add_route(
     model_name: str, aliases: Iterable[str] = (), *, unpriced: str = Route.Unpriced.REFUSED
 ) -> Route:
     """A route without targets yet. Raises Unusable, also where another route answers to the model name."""
-    name = clean_name(model_name, "The model name")
+    name = clean_name(model_name, _("The model name"))
+    take_turn(Turn.ROUTE_NAMES)
     if taken := route_called(name):
-        raise Unusable(f"The route {taken} answers to {name} already.")
+        raise Unusable(_("The route %(taken)s answers to %(name)s already.") % {"taken": taken, "name": name})
     route = Route.objects.create(model_name=name, unpriced=unpriced)
     _note("route.added", route, {}, {"unpriced": unpriced})
     add_aliases(route, aliases)
@@ -194,7 +214,8 @@ def add_route(
 @transaction.atomic
 def add_aliases(route: Route, aliases: Iterable[str]) -> None:
     """Other names for a route. One that another route answers to is left with that route."""
-    wanted = dict.fromkeys(clean_name(each, "The alias") for each in aliases)
+    wanted = dict.fromkeys(clean_name(each, _("The alias")) for each in aliases)
+    take_turn(Turn.ROUTE_NAMES)
     fresh = [each for each in wanted if route_called(each) is None]
     if fresh:
         before = {"aliases": list(route.aliases)}
@@ -210,6 +231,7 @@ def update_route(route: Route, changes: Mapping[str, Any]) -> None:
     Raises ValidationError with a sentence for each field that is wrong.
     A renamed route is a new one to the API keys and limits that name it.
     """
+    take_turn(Turn.ROUTE_NAMES)
     before, after = _set(route, changes, ROUTE_SETTINGS | ROUTE_NAMES)
     if after.keys() & ROUTE_NAMES:
         _clean_names(route)
@@ -220,8 +242,8 @@ def update_route(route: Route, changes: Mapping[str, Any]) -> None:
 
 def _clean_names(route: Route) -> None:
     """Each without outer blanks, once, and no other route's. Raises ValidationError."""
-    route.model_name = _own_name(route, "model_name", route.model_name, "The model name")
-    aliases = dict.fromkeys(_own_name(route, "aliases", each, "An alias") for each in route.aliases)
+    route.model_name = _own_name(route, "model_name", route.model_name, _("The model name"))
+    aliases = dict.fromkeys(_own_name(route, "aliases", each, _("An alias")) for each in route.aliases)
     route.aliases = [each for each in aliases if each != route.model_name]
 
 
@@ -229,18 +251,25 @@ def _own_name(route: Route, field: str, raw: str, what: str) -> str:
     name = _usable(field, clean_name, raw, what)
     taken = route_called(name)
     if taken and taken.pk != route.pk:
-        raise ValidationError({field: f"The route {taken} answers to {name} already."})
+        raise ValidationError(
+            {field: _("The route %(taken)s answers to %(name)s already.") % {"taken": taken, "name": name}}
+        )
     return name
 
 
 def check_overflow(overflow: str, overflow_route: str, own_names: set[str]) -> None:
     """Raises ValidationError where a route would go on with nothing, with itself, or with an unknown one."""
     if overflow_route in own_names:
-        raise ValidationError({"overflow_route": "A route cannot go on with itself."})
+        raise ValidationError({"overflow_route": _("A route cannot go on with itself.")})
     if overflow == Route.Overflow.REROUTE and not overflow_route:
-        raise ValidationError({"overflow_route": "Say with which model name to go on."})
+        raise ValidationError({"overflow_route": _("Say with which model name to go on.")})
     if overflow_route and route_called(overflow_route) is None:
-        raise ValidationError({"overflow_route": f"No route answers to {overflow_route}."})
+        raise ValidationError(
+            {
+                "overflow_route": _("No route answers to %(overflow_route)s.")
+                % {"overflow_route": overflow_route}
+            }
+        )
 
 
 @transaction.atomic
@@ -256,7 +285,7 @@ def add_target(
     target = Target.objects.create(
         route=route,
         provider=provider,
-        upstream_model=clean_name(upstream_model, "The upstream model"),
+        upstream_model=clean_name(upstream_model, _("The upstream model")),
         order=order,
         parameters=clean_parameters(dict(parameters or {})),
     )
@@ -269,6 +298,36 @@ def update_target(target: Target, changes: Mapping[str, Any]) -> None:
     """Change some of TARGET_SETTINGS. Raises ValidationError with a sentence for each field that is wrong."""
     before, after = _set(target, changes, TARGET_SETTINGS)
     _save(target, before, after)
+
+
+@transaction.atomic
+def move_target(target: Target, step: int) -> bool:
+    """Try it one place earlier (-1) or later (1). False: it is the first, or the last, already.
+
+    Targets of the same order share their calls; one that leaves them has a place of its own then.
+    """
+    route = Route.objects.select_for_update(no_key=True).get(pk=target.route_id)
+    rows = list(route.targets.select_related("provider"))
+    orders = moved([(each.pk, each.order) for each in rows], target.pk, step)
+    changed = [each for each in rows if each.order != orders[each.pk]]
+    for each in changed:
+        update_target(each, {"order": orders[each.pk]})
+    return bool(changed)
+
+
+def moved(orders: Sequence[tuple[int, int]], moving: int, step: int) -> dict[int, int]:
+    """The order of every target by its id, after one of them has moved. Pure."""
+    before = dict(orders)
+    places = [[pk for pk, each in orders if each == order] for order in sorted(set(before.values()))]
+    at = next(number for number, place in enumerate(places) if moving in place)
+    if len(places[at]) > 1:
+        places[at].remove(moving)
+        places.insert(at if step < 0 else at + 1, [moving])
+    elif 0 <= at + step < len(places):
+        places[at], places[at + step] = places[at + step], places[at]
+    else:
+        return before
+    return {pk: number for number, place in enumerate(places) for pk in place}
 
 
 @transaction.atomic
@@ -286,7 +345,7 @@ def _set(
     What differs, as it was and as it is.
     """
     assert changes.keys() <= known
-    type(row)._default_manager.select_for_update().get(pk=row.pk)
+    type(row)._default_manager.select_for_update(no_key=True).get(pk=row.pk)
     row.refresh_from_db()
     before, after = audit.changed(row, changes)
     for name, value in after.items():
@@ -343,7 +402,7 @@ def close_breaker(target: Target, by: User, why: str = "") -> None:
 def _locked(target: Target) -> Target:
     """The row as it is now, locked, so that two hands pull one after the other."""
     target.refresh_from_db(
-        from_queryset=Target.objects.select_for_update(of=("self",)).select_related("provider")
+        from_queryset=Target.objects.select_for_update(of=("self",), no_key=True).select_related("provider")
     )
     return target
 
@@ -378,24 +437,221 @@ def add_price(
     input_nanos: int,
     cached_input_nanos: int,
     output_nanos: int,
+    currency: str = "",
+    cache_write_nanos: int | None = None,
+    reasoning_nanos: int | None = None,
+    audio_input_nanos: int | None = None,
+    audio_output_nanos: int | None = None,
+    request_nanos: int = 0,
+    tiers: Sequence[catalog.Rates] = (),
     source: str = "operator",
 ) -> Price:
-    """A dated price in whole nano-units of the ledger currency per million tokens.
+    """A dated price in whole nano-units of its currency, per million tokens; empty: the ledger's currency.
 
-    Raises Unusable for one above MAX_PRICE_NANOS,
-    IntegrityError for a negative one, or where the target has one from that moment.
+    It takes the place of one from the same moment. Calls that it comes too late for are priced again.
+    Raises Unusable for one that cannot be on the books.
     """
-    if max(input_nanos, cached_input_nanos, output_nanos) > MAX_PRICE_NANOS:
-        raise Unusable(PRICE_TOO_HIGH)
-    note_change()
-    figures = {
-        "input_nanos": input_nanos,
-        "cached_input_nanos": cached_input_nanos,
-        "output_nanos": output_nanos,
-    }
-    price = Price.objects.create(target=target, valid_from=valid_from, source=source, **figures)
-    audit.record("price.added", price, after={"valid_from": valid_from, **figures}, name=str(target))
+    price = Price(
+        target=target,
+        valid_from=valid_from,
+        currency=currency,
+        input_nanos=input_nanos,
+        cached_input_nanos=cached_input_nanos,
+        output_nanos=output_nanos,
+        cache_write_nanos=cache_write_nanos,
+        reasoning_nanos=reasoning_nanos,
+        audio_input_nanos=audio_input_nanos,
+        audio_output_nanos=audio_output_nanos,
+        request_nanos=request_nanos,
+        tiers=[_kept_tier(each) for each in tiers],
+        source=clean_name(source, _("The source"))[:100],
+    )
+    return enter_price(price)
+
+
+def enter_price(price: Price) -> Price:
+    """The same for a row that is not saved yet."""
+    enter_prices([price])
     return price
+
+
+@transaction.atomic
+def enter_prices(prices: Sequence[Price]) -> None:
+    """The same for many, all or none."""
+    fill_in_prices(prices)
+    by_target: dict[int, list[datetime]] = {}
+    for each in prices:
+        by_target.setdefault(each.target_id, []).append(each.valid_from)
+    for target_id, begins in by_target.items():
+        _price_again(target_id, begins)
+
+
+@transaction.atomic
+def fill_in_prices(prices: Sequence[Price]) -> None:
+    """The same of targets that were just added, so that no calls can have been too early."""
+    rates = snapshot.exchange_rates()
+    for each in prices:
+        check_new_price(each, rates)
+    Price.objects.bulk_create(prices)
+    for each in prices:
+        audit.record("price.added", each, after=_facts(each), name=str(each.target))
+    note_change()
+
+
+def price_row(target: Target, price: catalog.Price, source: str) -> Price:
+    """A price from a list or a file as a row that is not saved yet."""
+    figures = asdict(price.rates)
+    del figures["above_tokens"]
+    return Price(
+        target=target,
+        valid_from=exchange.EPOCH + price.valid_from_us * exchange.MICROSECOND,
+        currency=price.currency,
+        request_nanos=price.request_nanos,
+        tiers=[_kept_tier(each) for each in price.tiers],
+        source=source,
+        **figures,
+    )
+
+
+def check_new_price(price: Price, rates: exchange.Rates) -> None:
+    """Of its figures, and of what they come to in the ledger's currency. Raises Unusable."""
+    check_tiers([each["above_tokens"] for each in price.tiers])
+    seen = snapshot.price_of(price)
+    check_price(seen)
+    spans = exchange.in_ledger([seen], rates, settings.LEDGER_CURRENCY)
+    if not all(fits(dearest_of(seen), each.exchange) for each in spans if each.usable):
+        raise Unusable(
+            _("At a known exchange rate this is above %(most)s for a million tokens.")
+            % {"most": _most_in_ledger()}
+        )
+
+
+def _most_in_ledger() -> str:
+    return f"{MAX_PRICE_NANOS // 10**9:,} {settings.LEDGER_CURRENCY}"
+
+
+def _kept_tier(tier: catalog.Rates) -> dict[str, int]:
+    return {name: value for name, value in asdict(tier).items() if value is not None}
+
+
+def _facts(price: Price) -> dict[str, Any]:
+    """What the audit tells of a price: all that it names."""
+    names = [each.attname for each in Price._meta.concrete_fields]
+    told = {name: getattr(price, name) for name in names if name not in ("id", "target_id", "created_at")}
+    return {name: value for name, value in told.items() if value not in (None, "", [])}
+
+
+def _price_again(target_id: int, begins: Sequence[datetime]) -> None:
+    """The calls of a target from the first new price to whatever comes after the last."""
+    now = timezone.now()
+    later = Price.objects.filter(target=target_id, valid_from__gt=max(begins))
+    until = later.order_by("valid_from").values_list("valid_from", flat=True).first()
+    cause = f"A price was entered for the time from {min(begins).astimezone(UTC):%Y-%m-%d %H:%M} UTC."
+    _note_repricing([target_id], min(begins), min(until or now, now), cause)
+
+
+def _note_repricing(target_ids: Collection[int], from_at: datetime, until_at: datetime, cause: str) -> None:
+    """From when on there was a route: a price from years ago is no reason to look through years of calls."""
+    routes = Route.objects.filter(targets__in=target_ids)
+    first = routes.order_by("created_at").values_list("created_at", flat=True).first()
+    if first is not None:
+        repricing.note(target_ids, max(from_at, first), until_at, cause)
+
+
+def add_exchange_rate(
+    base: str, quote: str, day: date, rate_nanos: int, source: str = "operator"
+) -> ExchangeRate:
+    """From a day on in UTC, one unit of `base` is so many nano-units of `quote`.
+
+    It takes the place of one of the same day, in whichever direction that was entered.
+    Calls that it comes too late for are priced again. Raises Unusable for one that cannot be.
+    """
+    source = clean_name(source, _("The source"))[:100]
+    rate = ExchangeRate(base=base, quote=quote, valid_from=day, rate_nanos=rate_nanos, source=source)
+    return enter_exchange_rate(rate)
+
+
+def enter_exchange_rate(rate: ExchangeRate) -> ExchangeRate:
+    """The same for a row that is not saved yet."""
+    enter_exchange_rates([rate])
+    return rate
+
+
+@transaction.atomic
+def enter_exchange_rates(rates: Sequence[ExchangeRate]) -> None:
+    """The same for many, all or none."""
+    priced = priced_in(rates)
+    by_pair: dict[frozenset[str], list[date]] = {}
+    for each in rates:
+        check_new_rate(each, priced)
+    ExchangeRate.objects.bulk_create(rates)
+    for each in rates:
+        facts = {
+            name: getattr(each, name) for name in ("base", "quote", "valid_from", "rate_nanos", "source")
+        }
+        audit.record("exchange_rate.added", each, after=facts)
+        by_pair.setdefault(frozenset((each.base, each.quote)), []).append(each.valid_from)
+    for pair, days in by_pair.items():
+        _price_again_by(pair, days, priced)
+    note_change()
+
+
+class Priced(NamedTuple):
+    """What there is in a currency other than the ledger's."""
+
+    target_ids: frozenset[int]
+    """Of targets with a price in it."""
+    dearest_nanos: int
+    """The highest of all their rates, in that currency."""
+
+
+def priced_in(rates: Iterable[ExchangeRate]) -> Mapping[str, Priced]:
+    """By currency, what these rates tell the ledger's figures of. One query."""
+    currencies = {name for each in rates for name in (each.base, each.quote)} - {settings.LEDGER_CURRENCY}
+    rows: dict[str, list[Price]] = {}
+    for row in Price.objects.filter(currency__in=currencies):
+        rows.setdefault(row.currency, []).append(row)
+    return {
+        currency: Priced(
+            frozenset(each.target_id for each in found),
+            max(dearest_of(snapshot.price_of(each)) for each in found),
+        )
+        for currency, found in rows.items()
+    }
+
+
+def check_new_rate(rate: ExchangeRate, priced: Mapping[str, Priced]) -> None:
+    """Of itself, and of what it makes of prices. Raises Unusable."""
+    check_rate(rate.base, rate.quote, rate.rate_nanos)
+    check_day(rate.valid_from)
+    found = priced.get(_foreign({rate.base, rate.quote}))
+    alone = exchange.Rates([exchange.Quoted(rate.base, rate.quote, rate.valid_from, rate.rate_nanos)])
+    known = alone.exchange(_foreign({rate.base, rate.quote}), settings.LEDGER_CURRENCY, rate.valid_from)
+    if found and known and not fits(found.dearest_nanos, known):
+        raise Unusable(
+            _("It brings a price above %(most)s for a million tokens. Is it turned round?")
+            % {"most": _most_in_ledger()}
+        )
+
+
+def _foreign(pair: Collection[str]) -> str:
+    """The other currency of a pair with the ledger's; empty where it is not among them."""
+    others = [each for each in pair if each != settings.LEDGER_CURRENCY]
+    return others[0] if len(others) == 1 else ""
+
+
+def _price_again_by(pair: frozenset[str], days: Sequence[date], priced: Mapping[str, Priced]) -> None:
+    """The calls to targets with a price in the other currency, until the next rate between the two."""
+    found = priced.get(_foreign(pair))
+    if found:
+        later = [day for day in snapshot.exchange_rates().days(*pair) if day > max(days)]
+        until_at = min([timezone.now(), *map(_midnight, later)])
+        cause = f"An exchange rate of {' and '.join(sorted(pair))} was entered from {min(days)} on."
+        _note_repricing(found.target_ids, _midnight(min(days)), until_at, cause)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
 
 
 def route_called(name: str) -> Route | None:
@@ -417,7 +673,9 @@ def clean_variable(raw: str) -> str:
     is_name = name.isascii() and name.isidentifier() and len(name) <= 100
     if not is_name or not name.endswith("_API_KEY"):
         raise Unusable(
-            "The name of an environment variable has only letters, digits and underscores, "
-            "and ends in _API_KEY."
+            _(
+                "The name of an environment variable has only letters, digits and underscores, "
+                "and ends in _API_KEY."
+            )
         )
     return name

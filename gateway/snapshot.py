@@ -10,14 +10,16 @@ from typing import cast
 
 from django.conf import settings
 
-from gateway import credentials
+from gateway import credentials, exchange
 from gateway import models as m
+from gateway.exchange import Quoted
 from gateway.relay.catalog import (
     Catalog,
     Lever,
     Overflow,
     PoolConfig,
     Price,
+    Rates,
     Route,
     Secret,
     Target,
@@ -48,10 +50,10 @@ class Snapshot:
 
 
 def read() -> Catalog:
-    """Four queries: providers with credentials, routes, targets, prices."""
+    """Five queries: providers with credentials, routes, targets, prices, exchange rates."""
     read_no = next(_readings)
     secrets = _secrets(m.Provider.objects.filter(enabled=True).select_related("credential"))
-    prices = _prices(m.Price.objects.order_by("target_id", "valid_from"))
+    prices = prices_of(m.Price.objects.order_by("valid_from", "id"), exchange_rates())
     targets: dict[int, list[Target]] = defaultdict(list)
     rows = m.Target.objects.filter(enabled=True, provider__enabled=True).select_related(
         "provider__credential"
@@ -84,16 +86,38 @@ def _secrets(providers: Iterable[m.Provider]) -> dict[int, Secret | None]:
     return found
 
 
-def _prices(rows: Iterable[m.Price]) -> dict[int, tuple[Price, ...]]:
-    found: dict[int, tuple[Price, ...]] = defaultdict(tuple)
+def exchange_rates() -> exchange.Rates:
+    """One query. Raises DatabaseError."""
+    rows = m.ExchangeRate.objects.order_by("id")
+    return exchange.Rates(Quoted(each.base, each.quote, each.valid_from, each.rate_nanos) for each in rows)
+
+
+def prices_of(rows: Iterable[m.Price], rates: exchange.Rates) -> dict[int, tuple[Price, ...]]:
+    """By target, oldest first, in the ledger's currency. `rows` are in the order of date and entry."""
+    found: dict[int, list[Price]] = defaultdict(list)
     for row in rows:
-        price = Price(row.pk, _us(row.valid_from), row.input_nanos, row.cached_input_nanos, row.output_nanos)
-        found[row.target_id] += (price,)
-    return found
+        found[row.target_id].append(price_of(row))
+    currency = settings.LEDGER_CURRENCY
+    return {target_id: exchange.in_ledger(prices, rates, currency) for target_id, prices in found.items()}
+
+
+def price_of(row: m.Price) -> Price:
+    """A row as the relay sees it, without an exchange rate."""
+    tiers = sorted((Rates(**each) for each in row.tiers), key=lambda each: each.above_tokens)
+    rates = Rates(
+        row.input_nanos,
+        row.cached_input_nanos,
+        row.output_nanos,
+        row.cache_write_nanos,
+        row.reasoning_nanos,
+        row.audio_input_nanos,
+        row.audio_output_nanos,
+    )
+    return Price(row.pk, _us(row.valid_from), rates, tuple(tiers), row.request_nanos, row.currency)
 
 
 def _us(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000)
+    return (moment - exchange.EPOCH) // exchange.MICROSECOND
 
 
 def _target(row: m.Target, credential: Secret | None, prices: tuple[Price, ...], read_no: int) -> Target:

@@ -7,12 +7,16 @@ Each may run twice, or in two processes at a time, or be killed in the middle: t
 from datetime import datetime, timedelta
 
 from celery import shared_task
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
 from accounts import reminders
 from accounts.models import IdempotentAnswer, KeyUse, Outbox
-from gateway import delivery
+from gateway import delivery, probes
+from gateway.alerts import evaluating
+from gateway.ledger import partitions, rebuilding, repricing, retention, rollups
+from gateway.ledger.sweeper import oldest_us
 
 ANSWERS_KEPT = timedelta(hours=24)
 MESSAGES_KEPT = timedelta(days=40)
@@ -30,6 +34,54 @@ def deliver_outbox() -> None:
 def remind() -> None:
     """Write the reminders that are due to the outbox."""
     reminders.remind(timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def watch_alerts() -> None:
+    """Look at every alert, and tell of those that fire or are over."""
+    evaluating.evaluate(timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def reprice() -> None:
+    """Correct what calls cost by prices that were entered late."""
+    repricing.work(timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def roll_up() -> None:
+    """Work out the rollups whose calls changed."""
+    rollups.work(timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def verify_rollups() -> None:
+    """Mark what code of an older version wrote without a mark."""
+    rebuilding.verify(timezone.now())
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def retain() -> None:
+    """Delete calls, minutes and explained refusals that are older than they are kept."""
+    env = settings.ENV
+    retention.retain(
+        timezone.now(),
+        entries_days=env.keep_entries_days,
+        minutes_days=env.keep_minutes_days,
+        journals_from_us=oldest_us(env.var_dir / "journal"),
+    )
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def probe() -> None:
+    """Probe the providers that are due, where PROBE_INTERVAL_S asks for it."""
+    probes.probe_due(timezone.now(), settings.ENV.probe_interval_s)
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def make_parts() -> None:
+    """Make the ledger's parts of the next months, where it is in parts."""
+    partitions.make_ahead(timezone.now())
 
 
 @shared_task  # type: ignore[untyped-decorator]

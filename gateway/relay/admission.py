@@ -8,11 +8,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from accounts.caller import Caller, Quota
-from gateway.errors import OverLimit, QuotaExhausted, RateLimited
-from gateway.relay import bounds, limits, wording
+from accounts.caller import Caller, Priority, Quota
+from gateway.errors import OverLimit, QuotaExhausted, RateLimited, Refused
+from gateway.relay import bounds, limits, pricing, wording
 from gateway.relay.call import Call
-from gateway.relay.limits import Amounts, Ask, Exceeded, Spent, Standing
+from gateway.relay.limits import Admitted, Amounts, Ask, Exceeded, Spent, Standing
 from gateway.relay.ports import Counters, Journal, Listener, Ticket
 from gateway.relay.pricing import cost_nanos
 from gateway.relay.records import (
@@ -27,13 +27,17 @@ from gateway.relay.records import (
     Settled,
     Skipped,
     Usage,
+    total_of,
 )
+from gateway.relay.records import Refused as RefusedCall
 from gateway.relay.routing import Plan, Step
 from gateway.relay.tokenizer import SaidSoFar, tokens_of_prompt
 from gateway.relay.usage import BYTES_A_TOKEN, estimated
 
 NOTHING = Usage()
 ZERO = Amounts()
+LONGEST_NAME = 200
+"""Of a model name that is asked for; more of it is not kept."""
 MOST_SKIPPED = 4
 """Passed-over targets that an entry names; the journal keeps room for so many."""
 
@@ -50,6 +54,8 @@ class Trying(Struct):
     probe: bool = False
     status: int | None = None
     first_token: float | None = None
+    pool_wait_us: int = 0
+    first_byte_us: int | None = None
     spoke: Callable[[], None] | None = None
     """To be called at the first token, where somebody waits for it."""
 
@@ -92,7 +98,8 @@ class Reservation(Struct):
     held: Need = NO_NEED
     unknown: Need = NO_NEED
     """Of the attempts that ended, what they may have cost."""
-    standings: tuple[Standing, ...] = ()
+    admitted: tuple[Admitted, ...] = ()
+    """What was granted: at admission, and where the call was sent on to another route."""
     trying: Trying | None = None
     step: Step | None = None
     """Of the last attempt."""
@@ -126,16 +133,35 @@ class Reservation(Struct):
         ask = ask_of(self.call, self.caller, self.plan, more, self.lives_s)
         rates = tuple(each for each in ask.rates if each.limit.model_name and route != self.limits_of)
         quotas = tuple(each for each in ask.quotas if each.amount and each.quota.kind != "requests")
-        await self.house.take(Ask(ask.call_id, self.lives_s, rates, quotas), self.call)
+        granted = await self.house.take(Ask(ask.call_id, self.lives_s, rates, quotas), self.call)
+        if rates:
+            self.admitted += (Admitted(granted.standings),)
         self.held, self.counted, self.limits_of = self.held.plus(more), True, route
         self.covers = step
 
-    def dispatch(self, step: Step, queued_us: int = 0, backoff_us: int = 0, *, probe: bool = False) -> Trying:
+    def dispatch(
+        self,
+        step: Step,
+        queued_us: int = 0,
+        backoff_us: int = 0,
+        *,
+        probe: bool = False,
+        pool_wait_us: int = 0,
+    ) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
         attempt_no = len(self.ended) + 1
         target, price = step.target, step.price
         worst = bounds.worst(step.fields, self.plan.max_tokens, target, self.plan.media)
-        trying = Trying(step, attempt_no, time.time_ns() // 1000, self.clock(), queued_us, backoff_us, probe)
+        trying = Trying(
+            step,
+            attempt_no,
+            time.time_ns() // 1000,
+            self.clock(),
+            queued_us,
+            backoff_us,
+            probe,
+            pool_wait_us=pool_wait_us,
+        )
         self.journal.dispatch(
             self.ticket,
             Dispatched(
@@ -148,6 +174,7 @@ class Reservation(Struct):
                 None if price is None else price.id,
                 worst,
                 bounds.worst_cost_nanos(worst, price),
+                bounds.worst_told(worst, price),
             ),
         )
         self.unpriced = self.unpriced or price is None
@@ -187,6 +214,9 @@ class Reservation(Struct):
                 trying.backoff_us,
                 trying.probe,
                 trying.step.trimmed,
+                pricing.told(usage, price),
+                trying.pool_wait_us,
+                trying.first_byte_us,
             )
         )
 
@@ -218,14 +248,19 @@ class Reservation(Struct):
         prompt = tokens_of_prompt(step.fields, step.target.upstream_model)
         return estimated(prompt, output_tokens)
 
-    def release(self, code: str) -> None:
+    def release(self, why: Refused) -> None:
         """The call is refused after all, before anything was sent: no entry, and it is counted as refused."""
         call, caller = self.call, self.caller
         self.journal.release(self.ticket, Released(call.call_id, time.time_ns() // 1000))
         self.settled = True
         if self.counted:
             self.house.counters.release(call.call_id)
-        self.listener.refused(caller.team_id, caller.key_id, self.plan.model_name, code)
+        self.listener.refused(refused_call(why, caller, call.call_id, self.plan.model_name, call.priority))
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Of the rate limits, when the call was let in."""
+        return self.admitted[0].standings if self.admitted else ()
 
     def settle(self, outcome: CallOutcome, status: int, code: str = "") -> None:
         """Close the books on this call; a second time does nothing."""
@@ -254,6 +289,8 @@ class Reservation(Struct):
             tuple(attempts),
             call.priority,
             tuple(self.skipped),
+            limits.seen(self.admitted) if self.admitted else (),
+            tuple([str(each.target) for each in self.plan.steps]),
         )
         self.journal.settle(self.ticket, record)
         self.settled = True
@@ -297,22 +334,22 @@ class Admission:
         ask = ask_of(call, caller, plan, need, lives_s)
         if not ask.rates and not ask.quotas:
             return self._open(call, caller, plan, lives_s, need, ())
-        standings = await self._take(ask, call)
+        granted = await self._take(ask, call)
         try:
             holds = tuple([Hold(each.counter, each.amount) for each in ask.quotas])
-            return self._open(call, caller, plan, lives_s, need, holds, standings, counted=True)
+            return self._open(call, caller, plan, lives_s, need, holds, (granted,))
         except BaseException:
             self.counters.release(call.call_id)
             raise
 
-    async def take(self, ask: Ask, call: Call) -> tuple[Standing, ...]:
+    async def take(self, ask: Ask, call: Call) -> Admitted:
         """Hold more for a call that was let in. Raises OverLimit, Unavailable."""
         answer = self.counters.admit_now(ask) or await self.counters.admit(ask)
         if isinstance(answer, Exceeded):
             raise refusal(answer, self._currency, call.started_at_us)
-        return answer.standings
+        return answer
 
-    async def _take(self, ask: Ask, call: Call) -> tuple[Standing, ...]:
+    async def _take(self, ask: Ask, call: Call) -> Admitted:
         try:
             return await self.take(ask, call)
         except OverLimit:
@@ -329,9 +366,7 @@ class Admission:
         lives_s: float,
         need: Need,
         holds: tuple[Hold, ...],
-        standings: tuple[Standing, ...] = (),
-        *,
-        counted: bool = False,
+        admitted: tuple[Admitted, ...] = (),
     ) -> Reservation:
         ticket = self._journal.open(
             Opened(
@@ -355,12 +390,12 @@ class Admission:
             self._listener,
             self._clock,
             ticket,
-            counted,
+            bool(admitted),
             lives_s,
             plan.route.model_name,
             plan.steps[0],
             need,
-            standings=standings,
+            admitted=admitted,
             simulated=plan.simulated,
         )
 
@@ -392,10 +427,29 @@ def refusal(exceeded: Exceeded, currency: str, started_at_us: int) -> OverLimit:
     bound, wait_s = exceeded.bound, exceeded.retry_after_s
     sentence, after_s = wording.says(exceeded, currency, started_at_us), None if wait_s == inf else wait_s
     if isinstance(bound, Quota):
-        return QuotaExhausted(sentence, retry_after_s=after_s)
+        exhausted = QuotaExhausted(sentence, retry_after_s=after_s)
+        exhausted.limits = (limits.seen_quota(bound, exceeded.asked, exceeded.used + exceeded.held),)
+        return exhausted
     why = RateLimited(sentence, retry_after_s=after_s)
+    why.limits = (limits.seen_rate(bound, exceeded.asked, exceeded.used),)
     why.standing = bound.kind, bound.amount, max(0, bound.amount - exceeded.used)
     return why
+
+
+def refused_call(why: Refused, caller: Caller, call_id: str, route: str, priority: Priority) -> RefusedCall:
+    """What is kept of a call that is not let in. `route` is the model name as it was asked for."""
+    return RefusedCall(
+        call_id,
+        time.time_ns() // 1000,
+        caller.team_id,
+        caller.key_id,
+        route[:LONGEST_NAME],
+        why.status,
+        why.code or "",
+        priority,
+        why.message,
+        why.limits,
+    )
 
 
 def _plus(one: Amounts, other: Amounts) -> Amounts:
@@ -421,9 +475,4 @@ def _sum(attempts: list[AttemptEnded]) -> Usage:
     basis: Basis = "reported" if known else "none"
     if any(each.basis == "estimated" for each in known):
         basis = "estimated"
-    return Usage(
-        sum(each.input_tokens for each in known),
-        sum(each.output_tokens for each in known),
-        sum(each.cached_tokens for each in known),
-        basis,
-    )
+    return total_of(known, basis)

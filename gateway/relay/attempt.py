@@ -139,6 +139,7 @@ class Attempt:
         body = call.body_for(step.target.upstream_model, step.fields, asks_usage=asks_usage)
         answer = await place.send(call.call_id, body)
         trying.status = answer.status
+        trying.first_byte_us = int((self.clock() - trying.began) * 1e6)
         try:
             if answer.status != 200:
                 passage.line.expect(NEVER, Cut.DEADLINE)  # its words have a shorter limit of their own

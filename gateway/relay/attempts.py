@@ -198,6 +198,7 @@ class Attempts:
         entered = self._clock()
         try:
             await self._cover(visit)
+            covered = self._clock()
             place = await self._place(step)
             now = self._clock()
             permit = live.breaker.enter(now)
@@ -205,7 +206,7 @@ class Attempts:
                 place.release()
                 passage.reservation.skip(step, "open")
                 raise self._all_open(passage)
-            trying = self._dispatch(visit, place, permit, now - began)
+            trying = self._dispatch(visit, place, permit, now - began, now - covered)
             return await self._watched(visit, attempt, place, permit, trying)
         finally:
             live.gate.leave(passage.team_id, self._clock() - entered)
@@ -245,12 +246,18 @@ class Attempts:
             lost.cause, lost.again = "cannot_connect", False
             raise lost from None
 
-    def _dispatch(self, visit: Visit, place: Place, permit: Permit, queued_s: float) -> Trying:
+    def _dispatch(
+        self, visit: Visit, place: Place, permit: Permit, queued_s: float, pool_wait_s: float
+    ) -> Trying:
         """On the books, and then on its way. Whatever goes wrong, place and permit are given back."""
         live, backoff_s = visit.live, visit.backoff_s
         try:
             trying = visit.passage.reservation.dispatch(
-                visit.step, int(queued_s * 1e6), int((backoff_s or 0.0) * 1e6), probe=permit.probe
+                visit.step,
+                int(queued_s * 1e6),
+                int((backoff_s or 0.0) * 1e6),
+                probe=permit.probe,
+                pool_wait_us=int(pool_wait_s * 1e6),
             )
             if permit.shift is not None:
                 self._targets.shifted(live, permit.shift)

@@ -5,15 +5,16 @@ gets its route's, and images, recordings and files count as their target says, o
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import InvalidCall, ParameterTooLarge
 from gateway.relay.call import BOUNDS, MOST_TOKENS, Call
-from gateway.relay.catalog import Price, Route, Target
+from gateway.relay.catalog import Price, Rates, Route, Target
 from gateway.relay.limits import Amounts
-from gateway.relay.pricing import cost_nanos
+from gateway.relay.pricing import cost_at, cost_nanos, told_at
 from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar
 from gateway.relay.usage import BYTES_A_TOKEN
@@ -160,16 +161,39 @@ def worst(fields: dict[str, Raw], max_tokens: int, target: Target, media: Media)
 
 
 def worst_cost_nanos(usage: Usage, price: Price | None) -> int:
-    """As if every token of the prompt had its dearest price: which are cached is not known before."""
-    if price is None or price.cached_input_nanos <= price.input_nanos:
-        return cost_nanos(usage, price)
-    dearest = Usage(usage.input_tokens, usage.output_tokens, usage.input_tokens, usage.basis)
-    return cost_nanos(dearest, price)
+    """As if every token had the dearest price that it can have: of what kind each is is not known before."""
+    return 0 if price is None else cost_at(usage, dearest_of(price, usage.input_tokens), price)
+
+
+def worst_told(usage: Usage, price: Price | None) -> str:
+    """How the price applies to the worst case, so that its cost can be worked out again."""
+    return "" if price is None else told_at(dearest_of(price, usage.input_tokens), price)
+
+
+def dearest_of(price: Price, input_tokens: int) -> Rates:
+    """The most that a token of input and one of output can cost with at most so many of input."""
+    return _dearest(price, sum(each.above_tokens < input_tokens for each in price.tiers))
+
+
+@lru_cache(maxsize=1024)
+def _dearest(price: Price, tiers: int) -> Rates:
+    reachable = (price.rates, *price.tiers[:tiers])
+    input_nanos = max(map(_dearest_input, reachable))
+    return Rates(input_nanos, input_nanos, max(map(_dearest_output, reachable)))
+
+
+def _dearest_input(rates: Rates) -> int:
+    others = (rates.cached_input_nanos, rates.cache_write_nanos, rates.audio_input_nanos)
+    return max(rates.input_nanos, *(each for each in others if each is not None))
+
+
+def _dearest_output(rates: Rates) -> int:
+    return max(rates.output_nanos, rates.reasoning_nanos or 0, rates.audio_output_nanos or 0)
 
 
 def probable(prompt_bytes: int, max_tokens: int, price: Price | None) -> Amounts:
     """What is expected: the prompt at four bytes a token, and the whole of the answer's bound."""
-    usage = Usage(-(-prompt_bytes // BYTES_A_TOKEN), max_tokens)
+    usage = Usage(-(-prompt_bytes // BYTES_A_TOKEN), max_tokens, 0, "estimated")
     return Amounts(usage.input_tokens + usage.output_tokens, cost_nanos(usage, price))
 
 
@@ -179,9 +203,12 @@ def spare_tokens(held: Usage, prompt_tokens: int, price: Price | None) -> int:
     Tokens of output may cost many times those of the prompt; the least of both ways of counting is told.
     """
     spare = max(0, held.input_tokens - prompt_tokens)
-    if price is None or price.output_nanos <= price.input_nanos:
+    if price is None:
         return spare
-    return spare * price.input_nanos // price.output_nanos
+    rates = dearest_of(price, held.input_tokens)
+    if rates.output_nanos <= rates.input_nanos:
+        return spare
+    return spare * rates.input_nanos // rates.output_nanos
 
 
 class Allowance:

@@ -3,6 +3,7 @@
 Only what we act on is decoded; every other value keeps its bytes.
 """
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +20,10 @@ _ENCODE = msgspec.json.Encoder().encode
 _STRING = msgspec.json.Decoder(str).decode
 _BOOLEAN = msgspec.json.Decoder(bool | None).decode
 _NUMBER = msgspec.json.Decoder(int | None).decode
-_bits = random.Random(random.SystemRandom().getrandbits(128)).getrandbits  # noqa: S311 - ids need not be secret
+_random = random.Random(random.SystemRandom().getrandbits(128))  # noqa: S311 - ids need not be secret
+_bits = _random.getrandbits
+os.register_at_fork(after_in_child=lambda: _random.seed(random.SystemRandom().getrandbits(128)))
+# Workers are forks, and would all draw the same ids.
 
 T = TypeVar("T")
 

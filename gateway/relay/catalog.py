@@ -29,14 +29,58 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """A dated price in nano-units of the ledger currency per million tokens."""
+class Rates:
+    """What a million tokens of each kind cost, in nano-units of the price's currency.
 
-    id: int
-    valid_from_us: int
+    None: as the kind that it is a part of, which is input or output.
+    """
+
     input_nanos: int
     cached_input_nanos: int
     output_nanos: int
+    cache_write_nanos: int | None = None
+    reasoning_nanos: int | None = None
+    audio_input_nanos: int | None = None
+    audio_output_nanos: int | None = None
+    above_tokens: int = 0
+    """These hold for attempts with more input tokens than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What one nano-unit of a price's currency is in the ledger's: a fraction, so that it is exact."""
+
+    numerator: int = 1
+    denominator: int = 1
+
+
+PAR = Exchange()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A dated price, with the exchange rate of the same time: a new rate makes a new one of these."""
+
+    id: int
+    valid_from_us: int
+    rates: Rates
+    tiers: tuple[Rates, ...] = ()
+    """For larger prompts, by `above_tokens`, the least first."""
+    request_nanos: int = 0
+    """Of each attempt with usage, in nano-units of the price's currency."""
+    currency: str = ""
+    """Empty: the ledger's own."""
+    exchange: Exchange = PAR
+    usable: bool = True
+    """False: its currency has no exchange rate at that time, so that calls have no price."""
+
+    def rates_for(self, input_tokens: int) -> Rates:
+        """The rates of an attempt with so many input tokens."""
+        found = self.rates
+        for each in self.tiers:
+            if input_tokens > each.above_tokens:
+                found = each
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +144,7 @@ class Target:
     def price_at(self, moment_us: int) -> Price | None:
         for price in reversed(self.prices):
             if price.valid_from_us <= moment_us:
-                return price
+                return price if price.usable else None
         return None
 
     def __str__(self) -> str:

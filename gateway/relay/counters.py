@@ -25,6 +25,7 @@ from gateway.relay.limits import (
     QuotaAsk,
     Spent,
     Standing,
+    Stood,
     Window,
     give_back,
     quota_retry_after,
@@ -334,13 +335,15 @@ class LocalCounters:
                 taken = reservation.tokens if counter.kind == "tokens" else reservation.requests
                 taken.append((counter, counter.take(amount), amount))
             of = limit.amount if share is None else share_of(limit.amount, *share)
-            standings.append(Standing(limit, of - counter.used))
-        held = reservation.quotas
+            standings.append(Standing(limit, of - counter.used, amount, counter.used - amount))
+        held, stood = reservation.quotas, []
         for each, quota in zip(ask.quotas, quotas, strict=True):
+            if quota.known:
+                stood.append(Stood(each.quota, each.amount, quota.spent + quota.held + quota.expired))
             quota.held += each.amount
             quota.touched = self._second
             held[quota] = held[quota] + each.amount if quota in held else each.amount
-        return Admitted(tuple(standings))
+        return Admitted(tuple(standings), tuple(stood))
 
     def _reservation(self, ask: Ask, due: int) -> Reservation:
         """The call's reservation, which from now on lives until then."""

@@ -122,6 +122,11 @@ class Line:
     def waiting(self, priority: Priority) -> int:
         return sum(map(len, self._queues[priority].values()))
 
+    def by_team(self) -> Iterator[tuple[tuple[int, Priority], int]]:
+        """How many calls wait, by team and priority."""
+        for priority, queues in self._queues.items():
+            yield from (((team_id, priority), len(queue)) for team_id, queue in queues.items())
+
     def teams(self) -> Set[int]:
         """Those that have a call in it."""
         return self._sizes.keys()
@@ -397,6 +402,10 @@ class Gate:
             left=self._left,
             hold_s=self._hold_s,
         )
+
+    def waiting_by_team(self) -> Iterator[tuple[tuple[int, Priority], int]]:
+        """How many calls wait, by team and priority; looks at every waiting team, so once a second."""
+        return self._line.by_team()
 
     def _join(self, team_id: int, priority: Priority, time_left_s: float) -> Waiting:
         """Raises Full."""

@@ -6,8 +6,11 @@ would cost more than the waits. So a deadline is kept to within a tenth of a sec
 
 import asyncio
 import enum
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from accounts.caller import Priority
 
 TICK_S = 0.1
 NEVER = float("inf")
@@ -46,6 +49,9 @@ class Lifeline:
     """How long the answer under way is read on for its usage once the client has gone; 0: not at all."""
     secret_id: int = 0
     """The secret that the caller presented; 0: not told yet."""
+    team_id: int = 0
+    """The caller's; 0: not told yet."""
+    priority: Priority = "normal"
     gone: bool = False
     """The client has gone, and the answer is read on without it."""
 
@@ -121,6 +127,10 @@ class Lifelines:
     def secrets(self) -> set[int]:
         """Of the callers whose calls are open."""
         return {each.secret_id for each in self.lines if each.secret_id}
+
+    def by_team(self) -> Counter[tuple[int, Priority]]:
+        """How many calls are open, by team and priority, of callers that are known."""
+        return Counter((each.team_id, each.priority) for each in self.lines if each.team_id)
 
     def cut_revoked(self, ended: set[int]) -> None:
         """End every open call that was let in with one of these secrets."""

@@ -7,12 +7,13 @@ how a refusal reads is in `wording.py`.
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from math import inf
-from typing import Final
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from accounts.caller import Caller, Period, Quota, QuotaKind, RateLimit
+from gateway.relay.records import Seen
 
 WINDOW_S: Final = 60
 BUCKETS: Final = WINDOW_S + 1
@@ -56,6 +57,18 @@ class Standing(Struct, frozen=True, gc=False):
 
     limit: RateLimit
     remaining: int
+    asked: int = 1
+    used: int = 0
+    """Before that."""
+
+
+class Stood(Struct, frozen=True, gc=False):
+    """A quota right before a call was let in."""
+
+    quota: Quota
+    asked: int
+    used: int
+    """Spent, held and expired."""
 
 
 class Admitted(Struct, frozen=True, gc=False):
@@ -63,6 +76,8 @@ class Admitted(Struct, frozen=True, gc=False):
 
     standings: tuple[Standing, ...] = ()
     """Of each rate limit that was asked, in the order of the asking."""
+    quotas: tuple[Stood, ...] = ()
+    """Of each quota that was asked and is counted."""
 
 
 class Exceeded(Struct, frozen=True):
@@ -106,6 +121,29 @@ class Figures(Struct, frozen=True):
     def total(self) -> int:
         """All that stands against the quota's amount."""
         return self.spent + self.held + self.expired
+
+
+# As the books keep them
+
+
+def seen(granted: Iterable[Admitted]) -> tuple[Seen, ...]:
+    """Every rate limit and quota of a call with its figures at admission."""
+    found = []
+    for each in granted:
+        found += [seen_rate(rate.limit, rate.asked, rate.used) for rate in each.standings]
+        found += [seen_quota(stood.quota, stood.asked, stood.used) for stood in each.quotas]
+    return tuple(found)
+
+
+def seen_rate(limit: RateLimit, asked: int, used: int) -> Seen:
+    """`used` is without what is asked."""
+    period: Literal["call", "minute"] = "call" if limit.kind == "concurrent" else "minute"
+    return Seen(limit.owner.kind, limit.kind, period, limit.amount, used, asked, False, limit.model_name)
+
+
+def seen_quota(quota: Quota, asked: int, used: int) -> Seen:
+    """`used` is spent and held together, without what is asked."""
+    return Seen(quota.owner.kind, quota.kind, quota.period, quota.amount, used, asked, quota.hard)
 
 
 # What applies, and how much of it

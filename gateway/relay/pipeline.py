@@ -5,10 +5,10 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from accounts.caller import Caller
+from accounts.caller import Caller, Priority
 from gateway import errors
 from gateway.relay import routing
-from gateway.relay.admission import Admission, Reservation
+from gateway.relay.admission import Admission, Reservation, refused_call
 from gateway.relay.attempt import Attempt, Passage
 from gateway.relay.attempts import Attempts
 from gateway.relay.call import Call
@@ -57,13 +57,15 @@ class Relay:
 
     async def carry(self, call: Call, caller: Caller, line: Lifeline, client: Client) -> None:
         """Answer the client, whatever happens. Raises GatewayError where nothing was sent to it yet."""
+        model_name = call.model_name
         try:
             plan = routing.plan(call, caller, self._routes.current(), time.time_ns() // 1000, self._draw)
+            model_name = plan.model_name
             configured_s = plan.route.timeout_s or self._attempt.limits.call_timeout_s
             lives_s = (call.timeout_s or configured_s) + plan.route.hang_up_drain_s
             reservation = await self._admission.admit(call, caller, plan, lives_s + EXPIRES_AFTER_S)
         except errors.Refused as why:
-            self._listener.refused(caller.team_id, caller.key_id, call.model_name[:200], why.code or "")
+            self.turned_away(why, caller, call.call_id, model_name, call.priority)
             raise
         line.ends_at = call.began + (call.timeout_s or configured_s)
         passage = Passage(reservation, line, client, configured_s, list(plan.steps))
@@ -77,6 +79,12 @@ class Relay:
                     raise
                 line.recover()
                 await self._cut(line.cut, passage)
+
+    def turned_away(
+        self, why: errors.Refused, caller: Caller, call_id: str, model_name: str, priority: Priority
+    ) -> None:
+        """Count a call that is not let in, and keep why."""
+        self._listener.refused(refused_call(why, caller, call_id, model_name, priority))
 
     def _rerouted(self, reservation: Reservation) -> Plan:
         """Another route for messages that are too long for this one, checked and priced anew."""
@@ -122,7 +130,7 @@ class Relay:
             self._settle_hung_up(reservation)
             return
         if isinstance(why, errors.Refused) and not reservation.ended:
-            reservation.release(why.code or "")
+            reservation.release(why)
             raise why
         outcome: CallOutcome = "truncated" if client.begun else "failed"
         if isinstance(why, errors.UpstreamRejected) and not client.begun:

@@ -11,7 +11,7 @@ from msgspec import Struct
 from accounts.caller import Caller
 from gateway.relay.catalog import Catalog, Target
 from gateway.relay.limits import Admitted, Ask, Exceeded, Spent
-from gateway.relay.records import Dispatched, Opened, Released, Settled
+from gateway.relay.records import Dispatched, Opened, Refused, Released, Settled
 
 if TYPE_CHECKING:
     from gateway.relay.admission import Reservation, Trying
@@ -90,7 +90,7 @@ class Listener(Protocol):
 
     def settled(self, record: Settled, /) -> None: ...
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None: ...
+    def refused(self, refused: Refused, /) -> None: ...
 
 
 class Answer(Protocol):

@@ -7,34 +7,73 @@ of the monotonic clock, so a clock that jumps cannot make them negative.
 Money is whole nano-units of the ledger currency.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
 
-from accounts.caller import Priority
+from accounts.caller import OwnerKind, Priority, QuotaKind, RateLimitKind
 
 CallOutcome = Literal["answered", "rejected", "failed", "truncated", "hung_up", "abandoned"]
 AttemptOutcome = Literal["answered", "rejected", "failed", "timed_out", "cancelled", "abandoned"]
 Basis = Literal["reported", "estimated", "none"]
 
 
-class Usage(Struct, frozen=True, array_like=True):
-    """Tokens of one attempt. `cached_tokens` are part of `input_tokens`."""
+class Usage(Struct, frozen=True, array_like=True, gc=False):
+    """Tokens of one attempt.
+
+    Cached, cache-write and audio input tokens are parts of `input_tokens`,
+    reasoning and audio output tokens of `output_tokens`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    """Read from the provider's cache."""
     basis: Basis = "none"
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
 
 
-class Hold(Struct, frozen=True, array_like=True):
+def total_of(usages: Sequence[Usage], basis: Basis) -> Usage:
+    """Tokens of several attempts together."""
+    return Usage(
+        sum([each.input_tokens for each in usages]),
+        sum([each.output_tokens for each in usages]),
+        sum([each.cached_tokens for each in usages]),
+        basis,
+        sum([each.cache_write_tokens for each in usages]),
+        sum([each.reasoning_tokens for each in usages]),
+        sum([each.audio_input_tokens for each in usages]),
+        sum([each.audio_output_tokens for each in usages]),
+    )
+
+
+class Seen(Struct, frozen=True, array_like=True, gc=False):
+    """One rate limit or quota at the moment in which a call was let in, or was not."""
+
+    owner: OwnerKind
+    kind: QuotaKind | RateLimitKind
+    period: Literal["minute", "call", "day", "month"]
+    """`call`: calls under way are counted, and none that ended."""
+    amount: int
+    used: int
+    """Without this call; of a quota, with what others hold."""
+    asked: int
+    hard: bool = False
+    model_name: str = ""
+
+
+class Hold(Struct, frozen=True, array_like=True, gc=False):
     """What a call holds of one quota: the name of its counter, and how much of its unit."""
 
     counter: str
     amount: int
 
 
-class Opened(Struct, frozen=True, array_like=True, tag="o"):
+class Opened(Struct, frozen=True, array_like=True, gc=False, tag="o"):
     """A call was admitted. Nothing has been sent yet."""
 
     call_id: str
@@ -48,7 +87,7 @@ class Opened(Struct, frozen=True, array_like=True, tag="o"):
     holds: tuple[Hold, ...] = ()
 
 
-class Dispatched(Struct, frozen=True, array_like=True, tag="d"):
+class Dispatched(Struct, frozen=True, array_like=True, gc=False, tag="d"):
     """An attempt is about to be sent. `worst` is booked if we never hear of it again."""
 
     call_id: str
@@ -60,9 +99,11 @@ class Dispatched(Struct, frozen=True, array_like=True, tag="d"):
     price_id: int | None
     worst: Usage
     worst_cost_nanos: int
+    price: str = ""
+    """As `AttemptEnded.price`, of the worst case."""
 
 
-class AttemptEnded(Struct, frozen=True, array_like=True):
+class AttemptEnded(Struct, frozen=True, array_like=True, gc=False):
     """One attempt as the books keep it; lives inside `Settled`."""
 
     attempt_no: int
@@ -88,9 +129,15 @@ class AttemptEnded(Struct, frozen=True, array_like=True):
     """An attempt that a half-open breaker let through to see whether the target is well."""
     trimmed: int = 0
     """Messages left out because all of them were too long."""
+    price: str = ""
+    """The price as it was applied: `pricing.Applied` as JSON; empty where there was none."""
+    pool_wait_us: int = 0
+    """The part of `queued_us` that was spent on a connection."""
+    first_byte_us: int | None = None
+    """From the attempt's start to the answer's head; None: none came."""
 
 
-class Skipped(Struct, frozen=True, array_like=True):
+class Skipped(Struct, frozen=True, array_like=True, gc=False):
     """A target that was passed over without an attempt."""
 
     target_id: int
@@ -99,7 +146,7 @@ class Skipped(Struct, frozen=True, array_like=True):
     why: Literal["open", "full"]
 
 
-class Settled(Struct, frozen=True, array_like=True, tag="s"):
+class Settled(Struct, frozen=True, array_like=True, gc=False, tag="s"):
     """A call ended. Repeats what `Opened` said, so that it stands alone."""
 
     call_id: str
@@ -125,13 +172,57 @@ class Settled(Struct, frozen=True, array_like=True, tag="s"):
     attempts: tuple[AttemptEnded, ...]
     priority: Priority = "normal"
     skipped: tuple[Skipped, ...] = ()
+    limits: tuple[Seen, ...] = ()
+    """With their figures at admission."""
+    plan: tuple[str, ...] = ()
+    """Targets in the order in which they were to be tried, as provider and upstream model."""
 
 
-class Released(Struct, frozen=True, array_like=True, tag="r"):
+class Released(Struct, frozen=True, array_like=True, gc=False, tag="r"):
     """A call was refused after it was opened, with nothing sent: it is no entry."""
 
     call_id: str
     released_at_us: int
 
 
-Record = Opened | Dispatched | Settled | Released
+class Refused(Struct, frozen=True, array_like=True, gc=False):
+    """A call that was not let in, with why."""
+
+    call_id: str
+    at_us: int
+    team_id: int
+    key_id: int
+    route: str
+    """The model name as it was asked for."""
+    status: int
+    code: str
+    priority: Priority
+    message: str
+    limits: tuple[Seen, ...] = ()
+    """The one that was exceeded."""
+
+
+class RefusedCount(Struct, frozen=True, array_like=True, gc=False):
+    """How many calls alike were not let in within one minute."""
+
+    minute: int
+    """Whole minutes since the Unix epoch."""
+    team_id: int
+    key_id: int
+    route: str
+    code: str
+    priority: Priority
+    calls: int
+
+
+class Refusals(Struct, frozen=True, array_like=True, gc=False, tag="f"):
+    """What one process refused within a second or so. Of many calls only the last are explained."""
+
+    batch_id: str
+    """A UUID, so that the same record is booked once."""
+    at_us: int
+    counts: tuple[RefusedCount, ...]
+    samples: tuple[Refused, ...] = ()
+
+
+Record = Opened | Dispatched | Settled | Released | Refusals

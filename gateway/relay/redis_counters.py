@@ -33,8 +33,10 @@ from gateway.relay.limits import (
     Exceeded,
     Figures,
     QuotaAsk,
+    RateAsk,
     Spent,
     Standing,
+    Stood,
     quota_retry_after,
     rate_counter,
     worst_of,
@@ -229,9 +231,7 @@ class RedisCounters:
     def heard(self, waiting: Waiting, reply: Sequence[Any]) -> None:
         kind = reply[0]
         if kind == ADMITTED:
-            rates = waiting.ask.rates
-            standings = [Standing(rate.limit, left) for rate, left in zip(rates, reply[1:], strict=True)]
-            tell(waiting.answer, Admitted(tuple(standings)))
+            tell(waiting.answer, _admitted(waiting, reply[1:]))
         elif kind == EXCEEDED:
             tell(waiting.answer, worst_of([self._exceeded(waiting, each) for each in reply[1:]]))
         elif kind == MISSING:
@@ -397,3 +397,17 @@ def _uncounted() -> Unavailable:
 async def _no_survey(wanted: Sequence[QuotaAsk] | None) -> Survey:
     """This process counts no quotas alone."""
     raise AssertionError(f"nobody asks about {wanted}")
+
+
+def _admitted(waiting: Waiting, figures: Sequence[Any]) -> Admitted:
+    """Of each rate limit what remains, then of each quota what was used before."""
+    rates, quotas = waiting.ask.rates, waiting.quotas
+    left, used = figures[: len(rates)], figures[len(rates) :]
+    return Admitted(
+        tuple([_standing(rate, each) for rate, each in zip(rates, left, strict=True)]),
+        tuple([Stood(ask.quota, ask.amount, int(each)) for ask, each in zip(quotas, used, strict=True)]),
+    )
+
+
+def _standing(rate: RateAsk, left: int) -> Standing:
+    return Standing(rate.limit, left, rate.amount, rate.limit.amount - left - rate.amount)

@@ -26,32 +26,56 @@ class _Delta(Struct):
     content: Raw = NULL
     tool_calls: Raw = NULL
     reasoning_content: Raw = NULL
+    reasoning: Raw = NULL
+    """Another word for it; some servers use both for the same text."""
     refusal: Raw = NULL
 
     def tell(self, said: SaidSoFar) -> bool:
         """Add what is said here to what was said so far; whether it was anything."""
         spoke = False
-        for each in (self.content, self.reasoning_content, self.refusal):
-            if each is not NULL and (text := bytes(each)) not in _EMPTY:
-                said.add(text)
-                spoke = True
+        if self.content is not NULL and (text := bytes(self.content)) not in _EMPTY:
+            said.add(text)
+            spoke = True
+        if self.reasoning_content is not NULL:
+            spoke = _say(said, self.reasoning_content) or spoke
+        elif self.reasoning is not NULL:
+            spoke = _say(said, self.reasoning) or spoke
+        if self.refusal is not NULL:
+            spoke = _say(said, self.refusal) or spoke
         if self.tool_calls is not NULL and (calls := bytes(self.tool_calls)) not in _EMPTY:
             said.add_tool_calls(calls)
             spoke = True
         return spoke
 
 
+def _say(said: SaidSoFar, raw: Raw) -> bool:
+    text = bytes(raw)
+    if text in _EMPTY:
+        return False
+    said.add(text)
+    return True
+
+
 class _Choice(Struct):
     delta: _Delta | None = None
+    usage: Raw = NULL
+    """Where Kimi says it."""
+
+
+class _Beside(Struct):
+    usage: Raw = NULL
 
 
 class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: Raw = NULL
     error: Raw = NULL
+    x_groq: Raw = NULL
+    """Where Groq says its usage when nobody asked for it."""
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
+_beside = msgspec.json.Decoder(_Beside).decode
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -59,7 +83,18 @@ _encode = msgspec.json.Encoder().encode
 class EventReader:
     """Bytes in, bytes to hand on out; remembers usage, how much was said, and whether it ended well."""
 
-    __slots__ = ("_held", "_limit", "_pass_usage", "allowance", "done", "failure", "said", "spoke", "usage")
+    __slots__ = (
+        "_all_told",
+        "_held",
+        "_limit",
+        "_pass_usage",
+        "_usage",
+        "allowance",
+        "done",
+        "failure",
+        "said",
+        "spoke",
+    )
 
     def __init__(self, *, pass_usage: bool, limit: int) -> None:
         self._held = bytearray()
@@ -68,13 +103,20 @@ class EventReader:
         self.done = False
         self.failure: UpstreamFailed | None = None
         """What the stream broke on; to be raised once what came before it is handed on."""
-        self.usage: Usage | None = None
+        self._usage: Usage | None = None
+        self._all_told = True
+        """Whether the usage is younger than all that was said."""
         self.spoke = False
         """Whether any content has come."""
         self.said = SaidSoFar()
         """What was handed on; counted only where usage is never reported."""
         self.allowance: Allowance | None = None
         """How much may be said, where a hard quota holds only so much."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last that was reported; None where none was, or where an unfinished stream said more since."""
+        return self._usage if self.done or self._all_told else None
 
     def feed(self, data: bytes) -> bytes:
         """The whole events among what has come, up to an error or a broken event.
@@ -143,13 +185,19 @@ class EventReader:
         if chunk.error is not NULL and bytes(chunk.error) != b"null":
             raise error_within(chunk.error)
         for choice in chunk.choices or ():
-            if choice.delta is not None and choice.delta.tell(self.said):
-                self.spoke = True
+            delta = choice.delta
+            if delta is not None and delta.tell(self.said):
+                self.spoke, self._all_told = True, False
+            if choice.usage is not NULL:
+                self._note(choice.usage)
+        if chunk.x_groq is not NULL:
+            self._note_beside(chunk.x_groq)
         if self.allowance is not None and self.allowance.is_passed():
             raise _past_reservation()
         if chunk.usage is NULL or bytes(chunk.usage) == b"null":
             return event
-        return self._usage(event, payload, chunk)
+        self._note(chunk.usage)
+        return event if self._pass_usage else _without_usage(payload, chunk)
 
     def _other_shape(self, event: bytes, payload: bytes) -> bytes:
         """JSON that is not ours to judge, if it is JSON to its end: decoding stops at the first oddity."""
@@ -159,18 +207,29 @@ class EventReader:
             raise _broken("it sent an event that is not JSON.") from None
         return event
 
-    def _usage(self, event: bytes, payload: bytes, chunk: _Chunk) -> bytes | None:
-        self.usage = tokens.reported(chunk.usage) or self.usage
-        if self._pass_usage:
-            return event
-        if not chunk.choices:
-            return None
+    def _note_beside(self, raw: Raw) -> None:
         try:
-            fields = _fields(payload)
-        except RecursionError:  # the event was read with the stack a little less deep
-            raise _broken("an event is nested too deep.") from None
-        del fields["usage"]
-        return b"data: " + _encode(fields)
+            self._note(_beside(raw).usage)
+        except UNREADABLE:  # it is no object: nothing is said there
+            return
+
+    def _note(self, raw: Raw) -> None:
+        """The last that can be used counts: providers that report more than once repeat the whole."""
+        usage = tokens.reported(raw)
+        if usage is not None:
+            self._usage, self._all_told = usage, True
+
+
+def _without_usage(payload: bytes, chunk: _Chunk) -> bytes | None:
+    """A chunk for a client that did not ask for usage; None where nothing else is in it."""
+    if not chunk.choices:
+        return None
+    try:
+        fields = _fields(payload)
+    except RecursionError:  # the event was read with the stack a little less deep
+        raise _broken("an event is nested too deep.") from None
+    del fields["usage"]
+    return b"data: " + _encode(fields)
 
 
 def _payload(event: bytes) -> bytes | None:

@@ -5,10 +5,11 @@ Made when a target is first called, kept while it is in the catalog, and told of
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
+from accounts.caller import Priority
 from gateway.relay.breaker import POLICY as BREAKER_POLICY
 from gateway.relay.breaker import Breaker, BreakerPolicy, Shift
 from gateway.relay.catalog import Catalog, Target
@@ -163,6 +164,10 @@ class Targets:
         """The provider takes it again after it had not."""
         live.credential_refused = False
         self._news.credential_accepted(live.target)
+
+    def waiting(self) -> Iterator[tuple[tuple[int, Priority], int]]:
+        """How many calls wait at all gates, by team and priority; a team is named once a gate."""
+        return (each for live in self._live.values() for each in live.gate.waiting_by_team())
 
     def states(self, catalog: Catalog, transport: Transport) -> list[TargetState]:
         """Every target of the catalog, in the order of its id; what left the catalog is forgotten."""

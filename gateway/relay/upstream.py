@@ -49,6 +49,10 @@ class _Error(Struct):
 class _Content(Struct):
     content: Raw = Raw(b"null")
     tool_calls: Raw = Raw(b"null")
+    reasoning_content: Raw = Raw(b"null")
+    reasoning: Raw = Raw(b"null")
+    """Another word for it; some servers use both for the same text."""
+    refusal: Raw = Raw(b"null")
 
 
 class _Choice(Struct):
@@ -142,8 +146,12 @@ def tokens_of_answer(body: bytes, upstream_model: str) -> int:
         return tokens.tokens_of_text(len(body))
     said = SaidSoFar()
     for each in choices:
-        said.add(bytes(each.message.content))
-        said.add_tool_calls(bytes(each.message.tool_calls))
+        message = each.message
+        thought = bytes(message.reasoning_content)
+        said.add(bytes(message.content))
+        said.add(bytes(message.reasoning) if thought == b"null" else thought)
+        said.add(bytes(message.refusal))
+        said.add_tool_calls(bytes(message.tool_calls))
     return said.tokens(upstream_model)
 
 

@@ -15,7 +15,15 @@ import msgspec
 
 from gateway.simulator.answers import Answer, ChatRequest
 from gateway.simulator.bomb import bomb
-from gateway.simulator.rendering import Piece, UsageStyle, error_json, event, stream_pieces, whole_body
+from gateway.simulator.rendering import (
+    Piece,
+    UsageStyle,
+    error_json,
+    event,
+    stream_as_told,
+    stream_pieces,
+    whole_body,
+)
 from gateway.simulator.script import HUGE_BYTES, Fault, Step
 
 Header = tuple[bytes, bytes]
@@ -168,10 +176,16 @@ def _streamed(request: ChatRequest, answer: Answer, step: Step) -> Iterable[Piec
     style = UsageStyle.LAST if request.wants_usage else UsageStyle.NEVER
     if step.fault is not None:
         style = _USAGE_STYLES.get(step.fault, style)
-    pieces = stream_pieces(answer, answer.usage, style)
+    pieces = _told_or_true(answer, step, style)
     if step.fault is Fault.HUGE_BODY:
         return chain([next(pieces)], _swollen(next(pieces), huge_bytes(step)), pieces)
     return _until_struck(pieces, step) if step.fault in BREAKS_OFF else pieces
+
+
+def _told_or_true(answer: Answer, step: Step, style: UsageStyle) -> Iterator[Piece]:
+    if step.usages is not None:
+        return stream_as_told(answer, step.usages)
+    return stream_pieces(answer, answer.usage, style)
 
 
 def _until_struck(pieces: Iterable[Piece], step: Step) -> Iterator[Piece]:
@@ -189,8 +203,9 @@ def _until_struck(pieces: Iterable[Piece], step: Step) -> Iterator[Piece]:
 
 
 def _whole(answer: Answer, step: Step) -> Iterable[Piece]:
-    usage = None if step.fault is Fault.USAGE_MISSING else answer.usage
-    body = Piece(whole_body(answer, usage), answer.completion_tokens, usage)
+    usage = None if step.fault is Fault.USAGE_MISSING or step.usages is not None else answer.usage
+    told = step.usages[-1] if step.usages else usage
+    body = Piece(whole_body(answer, told), answer.completion_tokens, usage)
     match step.fault:
         case Fault.HUGE_BODY:
             return _swollen(body, huge_bytes(step))

@@ -64,6 +64,7 @@ class Ended(Struct, frozen=True, tag="ended", tag_field="event"):
     completion_tokens: int
     """Really sent so far, whatever the usage says."""
     usage: ReportedUsage | None
+    """None also where a script chose the words."""
     fault: str | None
     client_gone: bool
 

@@ -1,6 +1,6 @@
 """An answer in OpenAI's JSON, whole or as a stream of events. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import zip_longest
@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.simulator.answers import Answer, Choice
 from gateway.simulator.journal import ReportedUsage
+from gateway.simulator.script import ToldUsage
 
 FINGERPRINT = "simulated"
 DONE = b"data: [DONE]\n\n"
@@ -34,7 +35,7 @@ class Piece:
     usage: ReportedUsage | None = None
 
 
-def whole_body(answer: Answer, usage: ReportedUsage | None) -> bytes:
+def whole_body(answer: Answer, usage: ReportedUsage | ToldUsage | None) -> bytes:
     """A `chat.completion`; without usage where there is none to report."""
     body = _frame(answer, "chat.completion")
     body["choices"] = [
@@ -42,7 +43,7 @@ def whole_body(answer: Answer, usage: ReportedUsage | None) -> bytes:
         for index, choice in enumerate(answer.choices)
     ]
     if usage is not None:
-        body["usage"] = usage_json(usage)
+        body["usage"] = usage.said if isinstance(usage, ToldUsage) else usage_json(usage)
     return _encode(body)
 
 
@@ -58,6 +59,32 @@ def stream_pieces(answer: Answer, usage: ReportedUsage, style: UsageStyle) -> It
     if style is UsageStyle.LAST:
         yield Piece(event(_chunk(answer, [], usage, style)), 0, usage)
     yield Piece(DONE)
+
+
+def stream_as_told(answer: Answer, usages: Sequence[ToldUsage]) -> Iterator[Piece]:
+    """The same with the usages of a script, on the chunks that they name."""
+    deltas = list(_deltas(answer))
+    for place, (index, choice, delta, finish_reason) in enumerate(deltas):
+        chunk = _chunk(answer, [_choice_json(index, delta, finish_reason)], None, UsageStyle.NEVER)
+        for each in usages:
+            if each.chunk in (place, place - len(deltas)):
+                _tell(chunk, each)
+        yield Piece(event(chunk), 0 if choice is None else 1)
+    for each in usages:
+        if each.chunk is None:
+            _tell(chunk := _chunk(answer, [], None, UsageStyle.NEVER), each)
+            yield Piece(event(chunk))
+    yield Piece(DONE)
+
+
+def _tell(chunk: dict[str, Any], usage: ToldUsage) -> None:
+    match usage.place:
+        case "chunk":
+            chunk["usage"] = usage.said
+        case "choice":
+            chunk["choices"][0]["usage"] = usage.said
+        case "x_groq":
+            chunk["x_groq"] = {"id": "req_simulated", "usage": usage.said}
 
 
 def event(value: Any) -> bytes:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 FAULT_PREFIX = "fault-"
 
@@ -149,6 +149,21 @@ WHAT_HAPPENS: dict[Fault, str] = {
 }
 
 
+class ToldUsage(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A usage in place of the true one, and where it is said. Raises ValueError for a place that is none."""
+
+    said: Raw
+    """Any JSON, which is sent word for word."""
+    chunk: int | None = None
+    """Of a stream, the one that says it, from 0, or from -1 backwards; None: one more, without choices."""
+    place: Literal["chunk", "choice", "x_groq"] = "chunk"
+    """Beside the choices, in the first of them as Kimi has it, or in Groq's own object."""
+
+    def __post_init__(self) -> None:
+        if self.place == "choice" and self.chunk is None:
+            raise ValueError("a usage in a choice needs the number of a chunk that has choices")
+
+
 class Step(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What happens at the next call, or at the next `count` calls (None: from now on)."""
 
@@ -164,6 +179,8 @@ class Step(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     """What the usage says, where it is to differ from what was sent."""
+    usages: tuple[ToldUsage, ...] | None = None
+    """All that is said of usage, asked for or not, in place of that; a whole answer says the last."""
 
     delay_s: float = 0.0
     """Silence before the headers. Like every time of a step it does not depend on `speed`."""

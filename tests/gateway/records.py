@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from gateway.relay.call import new_call_id
-from gateway.relay.records import AttemptEnded, Dispatched, Opened, Settled, Usage
+from gateway.relay.records import AttemptEnded, Dispatched, Opened, Refused, Settled, Usage
 
 AT_US = 1_790_000_000_000_000
 WORST = Usage(120, 1000, 0, "estimated")
@@ -45,5 +45,12 @@ def settled(call: Opened, **changes: Any) -> Settled:
         22_500,
         unpriced=False,
         attempts=(attempt,),
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def refused(**changes: Any) -> Refused:
+    made = Refused(
+        new_call_id(AT_US * 1000), AT_US, 1, 1, "gpt-4o", 503, "overloaded", "normal", "Try again later."
     )
     return msgspec.structs.replace(made, **changes)

@@ -9,14 +9,24 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 
 from accounts.changes import change_number
-from accounts.models import ApiKey, Team, User
+from accounts.models import ApiKey, AuditEvent, Team, User
 from gateway import services, upstreams
 from gateway.credentials import reveal
-from gateway.models import Attempt, BreakerChange, Credential, Entry, Price, Provider, Route, Target
+from gateway.models import (
+    Attempt,
+    BreakerChange,
+    Credential,
+    Entry,
+    ExchangeRate,
+    Price,
+    Provider,
+    Route,
+    Target,
+)
 from gateway.relay.catalog import PoolConfig
 from gateway.relay.gate import Gate
 from gateway.relay.targets import TargetState
-from gateway.snapshot import read
+from gateway.snapshot import price_of, read
 
 pytestmark = pytest.mark.django_db
 
@@ -236,7 +246,7 @@ def test_a_price_that_no_ledger_could_hold_is_refused_with_a_sentence(operator, 
 
     page = operator.post(f"{PRICES}add/", form | {field: "1000000.000000001"})
 
-    assert "A price is at most 1,000,000 for a million tokens." in refusal(page)
+    assert "A price is at most 1,000,000 for a million tokens or for one request." in refusal(page)
     assert operator.post(f"{PRICES}add/", form).status_code == 302
 
 
@@ -258,7 +268,6 @@ def test_deleting_is_noted(operator, target):
 
 
 def test_the_books_are_only_to_look_at(operator, entry):
-    assert "gpt-4o" in operator.get(ENTRIES).content.decode()
     assert "acme" in operator.get(f"{ENTRIES}{entry.pk}/change/").content.decode()
     assert operator.get(f"{ENTRIES}add/").status_code == 403
     assert operator.post(f"{ENTRIES}{entry.pk}/change/", {"cost_nanos": 0}).status_code == 403
@@ -266,15 +275,8 @@ def test_the_books_are_only_to_look_at(operator, entry):
     assert Entry.objects.get().cost_nanos == 7
 
 
-def test_the_books_are_listed_in_milliseconds_and_money_and_say_what_was_simulated(operator, entry):
-    Entry.objects.update(latency_us=1_234_567, cost_nanos=1_500_000_000, simulated=True)
-
-    page = operator.get(ENTRIES).content.decode()
-    assert "1234.6 ms" in page
-    assert "1.5 USD" in page
-    assert "simulated__exact=1" in page
-    assert "gpt-4o" in operator.get(f"{ENTRIES}?simulated__exact=1").content.decode()
-    assert "gpt-4o" not in operator.get(f"{ENTRIES}?simulated__exact=0").content.decode()
+def test_the_list_of_the_books_is_the_page_of_calls(operator, entry):
+    assert operator.get(ENTRIES).headers["Location"] == "/calls/"
 
 
 def test_the_operator_pages_are_labelled_while_a_simulated_provider_is_on(operator, provider):
@@ -523,7 +525,7 @@ def test_lists_take_the_same_few_queries_for_many_rows(operator, target, path, d
     for number in range(10):
         row = services.add_target(services.add_route(f"route {number}"), target.provider, "gpt-4o")
         services.hold_breaker_open(row, ada)
-    with django_assert_num_queries(7):  # session, user, providers to filter by, two counts, simulated?, rows
+    with django_assert_num_queries(6):  # session, user, providers to filter by, a count, simulated?, rows
         operator.get(path)
 
 
@@ -556,3 +558,110 @@ def test_a_target_shows_what_the_relay_knows_of_it(operator, target, relay, brea
 def test_without_a_relay_nothing_is_made_up_about_a_target(operator, target):
     assert "Not known in this process" in operator.get(TARGETS).content.decode()
     assert "Closed;" not in operator.get(f"{TARGETS}{target.pk}/change/").content.decode()
+
+
+# Prices and exchange rates
+
+EXCHANGE_RATES = "/admin/gateway/exchangerate/"
+
+
+def price_form(target, **more):
+    form = {"target": target.pk, "valid_from_0": "2026-01-01", "valid_from_1": "00:00:00"}
+    return form | {"input": "2.5", "output": "10"} | more
+
+
+def test_a_price_has_a_currency_kinds_of_tokens_and_tiers(operator, target):
+    more = {"currency": "JPY", "cache_write": "3.75", "reasoning": "0", "audio_output": "80"}
+    more |= {"request": "0.01"}
+    tiers = "200000: input 5, cached input 1, output 15\n500000: input 7, output 20, reasoning 30\n"
+    page = operator.post(f"{PRICES}add/", price_form(target, tiers=tiers, **more))
+
+    price = Price.objects.get()
+    assert page.status_code == 302
+    assert (price.currency, price.cache_write_nanos, price.reasoning_nanos) == ("JPY", 3_750_000_000, 0)
+    assert (price.audio_input_nanos, price.request_nanos) == (None, 10_000_000)
+    first, second = price_of(price).tiers
+    assert (first.above_tokens, first.cached_input_nanos, first.output_nanos) == (200_000, 10**9, 15 * 10**9)
+    assert (second.cached_input_nanos, second.reasoning_nanos) == (7 * 10**9, 30 * 10**9)
+    shown = operator.get(f"{PRICES}{price.pk}/change/").content.decode()
+    assert "80 JPY" in shown
+    assert "above 200,000: 5 JPY in, 15 JPY out" in shown
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"currency": "yen"}, "is no currency"),
+        ({"reasoning": "-1"}, "is no amount"),
+        ({"tiers": "lots: input 1, output 2"}, "Write a tier like 200000: input 5, output 15"),
+        ({"tiers": "5: input 1"}, "Write a tier like 200000: input 5, output 15"),
+        ({"tiers": "5: input 1, output 2, tea 3"}, "A tier has no"),
+        ({"tiers": "5: input 1, output x"}, "is no amount"),
+        ({"tiers": "9: input 1, output 2\n5: input 1, output 2"}, "Tiers go up"),
+    ],
+)
+def test_a_price_that_cannot_be_is_refused_with_a_sentence(operator, target, wrong, why):
+    page = operator.post(f"{PRICES}add/", price_form(target, **wrong))
+
+    assert why in refusal(page)
+    assert not Price.objects.exists()
+
+
+def test_a_price_is_audited_once_and_heard_of(operator, target):
+    before = change_number()
+    operator.post(f"{PRICES}add/", price_form(target))
+
+    assert AuditEvent.objects.filter(action="price.added").count() == 1
+    assert change_number() > before
+
+
+def test_a_price_that_was_is_not_removed(operator, target):
+    operator.post(f"{PRICES}add/", price_form(target))
+    price = Price.objects.get()
+
+    alone = operator.post(f"{PRICES}{price.pk}/delete/", {"post": "yes"})
+    chosen = {"action": "delete_selected", "_selected_action": price.pk, "post": "yes"}
+    operator.post(PRICES, chosen)
+
+    assert alone.status_code == 403
+    assert Price.objects.exists()
+
+
+def test_a_target_goes_with_its_prices(operator, target):
+    operator.post(f"{PRICES}add/", price_form(target))
+
+    page = operator.post(f"/admin/gateway/target/{target.pk}/delete/", {"post": "yes"})
+
+    assert page.status_code == 302
+    assert not Price.objects.exists()
+
+
+def test_the_form_of_a_price_says_how_to_put_a_wrong_one_right(operator, target):
+    assert "never changed or removed" in operator.get(f"{PRICES}add/").content.decode()
+
+
+def test_an_exchange_rate_is_written_as_people_say_it(operator):
+    form = {"base": "USD", "quote": "JPY", "valid_from": "2026-01-01", "rate": "150.25"}
+    page = operator.post(f"{EXCHANGE_RATES}add/", form)
+
+    rate = ExchangeRate.objects.get()
+    assert (page.status_code, rate.rate_nanos) == (302, 150_250_000_000)
+    assert "1 USD = 150.25 JPY" in operator.get(EXCHANGE_RATES).content.decode()
+    assert AuditEvent.objects.filter(action="exchange_rate.added").count() == 1
+    assert operator.post(f"{EXCHANGE_RATES}{rate.pk}/change/", form).status_code == 403
+    assert operator.post(f"{EXCHANGE_RATES}{rate.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"quote": "USD"}, "between two currencies"),
+        ({"rate": "0"}, "is from"),
+        ({"base": "usd"}, "no currency"),
+    ],
+)
+def test_an_exchange_rate_that_cannot_be_is_refused_with_a_sentence(operator, wrong, why):
+    form = {"base": "USD", "quote": "JPY", "valid_from": "2026-01-01", "rate": "150.25"}
+
+    assert why in refusal(operator.post(f"{EXCHANGE_RATES}add/", form | wrong))
+    assert not ExchangeRate.objects.exists()

@@ -526,22 +526,16 @@ def test_from_nothing_to_a_priced_target(api, ada):
         ("/routes", {"model_name": "gpt4o"}),  # an alias of another
         ("/routes", {"model_name": "new", "aliases": ["gpt-4o"]}),
         ("/routes/{route}/targets", {"provider": "acme", "upstream_model": "gpt-4o-2024"}),
-        (
-            "/targets/{target}/prices",
-            {"valid_from": "2024-01-01T00:00:00Z", "input_nanos": 1, "output_nanos": 1},
-        ),
     ],
 )
 def test_what_is_there_already_is_a_conflict(api, target, path, what):
-    moment = datetime(2024, 1, 1, tzinfo=UTC)
-    services.add_price(target, moment, input_nanos=1, cached_input_nanos=1, output_nanos=1)
-    before = (Provider.objects.count(), Route.objects.count(), Target.objects.count(), Price.objects.count())
+    before = (Provider.objects.count(), Route.objects.count(), Target.objects.count())
 
     answer = post(api, path.format(route=target.route_id, target=target.pk), what)
 
     assert answer.status_code == 409
     assert "already" in sentences(answer)
-    after = (Provider.objects.count(), Route.objects.count(), Target.objects.count(), Price.objects.count())
+    after = (Provider.objects.count(), Route.objects.count(), Target.objects.count())
     assert after == before
 
 

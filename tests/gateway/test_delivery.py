@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from django.db import connections
 from django.utils import timezone
 
 from accounts import notices, reminders, services, webhooks
@@ -24,6 +25,7 @@ from gateway.delivery import (
     Delivered,
     Unsent,
     deliver,
+    deliver_now,
     message_id,
     retry_after,
 )
@@ -214,6 +216,38 @@ def test_it_is_given_up_after_three_days(caplog, webhook, receiver, team, mail_s
     assert "T0KEN" not in caplog.text
     assert deliver(now=later(dt.timedelta(days=9))) == Delivered(0, 0)
     assert len(receiver.heard) == 2
+
+
+def test_what_is_sent_now_is_sent_at_once_and_without_a_connection_to_the_database():
+    for number in range(3):
+        mail(number)
+    of_the_request = connections["default"]
+    together, held = threading.Barrier(3), []
+
+    def send(message: Outbox) -> str:
+        together.wait(10)  # breaks where one waits for the other
+        held.append(of_the_request.connection)
+        if message.subject == "No. 1":
+            raise Unsent("no")
+        return "yes"
+
+    sent = deliver_now(list(Outbox.objects.order_by("pk")), send)
+
+    assert held == [None] * 3, "each sending thread saw what the request's own connection was"
+    assert [(each.answer, each.last_error) for each in sent] == [("yes", ""), ("", "no"), ("yes", "")]
+    assert [each.sent_at is None for each in sent] == [False, True, False]
+
+
+def test_what_somebody_else_sends_is_not_sent_now_too():
+    mail(1)
+    [stale] = Outbox.objects.all()
+    own = Outbox.objects.get()
+    notebook = Notebook()
+    Outbox.objects.update(next_try_at=timezone.now() + LEASE, tries=1, sent_at=timezone.now())
+
+    [shown] = deliver_now([stale, own], notebook)
+
+    assert (notebook.sent, shown.tries) == ([], 1)
 
 
 def test_a_webhook_where_none_may_be_is_never_connected_to(team, alice, mail_server):

@@ -426,6 +426,8 @@ async def test_a_priority_above_the_keys_ceiling_is_403(application, home, upstr
     assert (client.status, client.error["code"]) == (403, "not_permitted")
     assert home.books.entries == []
     assert upstream.journal.received() == []
+    [kept] = home.books.refused_calls
+    assert (kept.call_id, kept.code) == (client.headers[b"x-request-id"].decode(), "not_permitted")
 
 
 # --- What a key may do
@@ -441,6 +443,7 @@ async def test_a_key_does_not_work_from_anywhere_else(application, home, client)
     answer = await ask(application, head(key="office", client=client))
     assert (answer.status, answer.error["code"]) == (403, "not_permitted")
     assert home.books.entries == []
+    assert [each.code for each in home.books.refused_calls] == ["not_permitted"]
 
 
 async def test_a_proxys_word_counts_only_where_it_is_a_configured_one(home, routes):

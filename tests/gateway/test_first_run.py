@@ -1,3 +1,5 @@
+from datetime import date
+
 import pytest
 
 from accounts.authentication import check_peppers
@@ -6,7 +8,7 @@ from accounts.models import ApiKey, Membership, Team, User
 from gateway import services
 from gateway.first_run import SetUpRefused, administrator, is_obvious, set_up
 from gateway.inputs import Unusable
-from gateway.models import Credential, Price, Provider, Route, Target
+from gateway.models import Credential, ExchangeRate, Price, Provider, Route, Target
 from gateway.services import WrongCurrency
 
 pytestmark = pytest.mark.django_db
@@ -161,9 +163,21 @@ def test_a_provider_that_appears_later_is_added_and_the_simulated_one_switched_o
     assert done.changed
     assert not Provider.objects.get(slug="simulator").enabled
     assert targets_of("gpt-4o") == ["holysheep", "simulator"]
-    assert done.sentences == [
+    assert done.sentences[:2] == [
         "A real provider is known now, so the simulated one is switched off.",
         f"HolySheep answers to {HOLYSHEEPS}.",
+    ]
+
+
+def test_a_gateway_that_was_tried_out_serves_on_while_the_exchange_rate_of_its_first_provider_is_missing():
+    run()
+    done = run({"HOLYSHEEP_API_KEY": "sk"})
+
+    assert set(Route.objects.values_list("unpriced", flat=True)) == {Route.Unpriced.ALLOWED}
+    assert done.sentences[2:] == [
+        f"The price of {HOLYSHEEPS} is in JPY, and no exchange rate to USD is known: calls are let through "
+        "and flagged as unpriced. Enter one at /admin/gateway/exchangerate/, and calls are priced, "
+        "also those before it."
     ]
     assert not run({"HOLYSHEEP_API_KEY": "sk"}).changed
 
@@ -256,12 +270,47 @@ def test_another_compatible_address_is_not_taken_over_silently():
     assert "http://llm:8000/v1, which is kept" in done.sentences[0]
 
 
-def test_a_ledger_in_another_currency_has_no_default_prices_and_says_so():
+def test_a_ledger_in_another_currency_has_prices_in_dollars_that_wait_for_an_exchange_rate():
     done = run({"OPENAI_API_KEY": "sk"}, currency="JPY")
 
-    assert not Price.objects.exists()
+    assert set(Price.objects.values_list("currency", flat=True)) == {"USD"}
     assert set(Route.objects.values_list("unpriced", flat=True)) == {Route.Unpriced.ALLOWED}
-    assert "the ledger is in JPY, so none were entered" in " ".join(done.sentences)
+    assert "is in USD, and no exchange rate to JPY is known: calls are let through" in done.sentences[-1]
+
+
+def test_with_an_exchange_rate_list_prices_in_dollars_count_in_a_ledger_of_another_currency():
+    ExchangeRate.objects.create(base="USD", quote="JPY", valid_from=date(2020, 1, 1), rate_nanos=150 * 10**9)
+
+    done = run({"OPENAI_API_KEY": "sk"}, currency="JPY")
+
+    assert set(Route.objects.values_list("unpriced", flat=True)) == {Route.Unpriced.REFUSED}
+    assert "exchange rate" not in " ".join(done.sentences)
+
+
+def test_a_route_that_refuses_unpriced_calls_is_not_served_while_its_currency_has_no_rate():
+    run({"OPENAI_API_KEY": "sk"}, currency="JPY")
+    Route.objects.update(unpriced=Route.Unpriced.REFUSED)
+
+    done = run({"OPENAI_API_KEY": "sk"}, currency="JPY")
+
+    assert done.sentences[-1].startswith("No model name is served now")
+
+
+def test_holysheep_comes_with_its_book_in_yen():
+    run({"HOLYSHEEP_API_KEY": "sk"}, currency="JPY")
+    price = Price.objects.get(target__upstream_model="gpt-4.1")
+
+    assert (price.currency, price.input_nanos, price.output_nanos) == ("JPY", 2 * 10**9, 8 * 10**9)
+    assert price.source == "HolySheep's price book"
+    assert set(Route.objects.values_list("unpriced", flat=True)) == {Route.Unpriced.REFUSED}
+
+
+def test_a_list_price_keeps_its_tiers_and_its_kinds_of_tokens():
+    run()
+    price = Price.objects.get(target__upstream_model="claude-sonnet-4-5")
+
+    assert (price.currency, price.cache_write_nanos) == ("USD", 3_750_000_000)
+    assert [each["above_tokens"] for each in price.tiers] == [200_000]
 
 
 def test_a_half_given_provider_leaves_nothing_behind():

@@ -1,12 +1,16 @@
 """The process's life, through the ASGI lifespan protocol."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.served import ROOT, Served, serve
+import httpx2 as httpx
+
+from tests.served import ROOT, Served, eventually, serve
 
 ALONE = """
 import asyncio
@@ -81,3 +85,23 @@ def test_a_change_by_a_command_reaches_the_serving_process(served: Served) -> No
     while b"200 OK" not in (answer := asyncio.run(ask())):
         assert time.monotonic() < deadline, answer
     assert b'"gpt-4o-mini"' in answer
+
+
+def test_what_the_ledger_deleted_does_not_come_back_when_the_process_stops(served: Served) -> None:
+    """Its calls were on the books, so its journal is not booked again."""
+    answer = httpx.post(
+        f"{served.base_url}/chat/completions",
+        json={"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5},
+        headers={"Authorization": f"Bearer {served.api_key}"},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    eventually(lambda: served.rows("SELECT call_id FROM gateway_entry"), what="the entry")
+    with contextlib.closing(sqlite3.connect(served.var_dir / "penstock.sqlite3", timeout=30)) as books, books:
+        books.execute("DELETE FROM gateway_attempt")
+        books.execute("DELETE FROM gateway_entry")
+
+    served.stop()
+
+    assert served.rows("SELECT call_id FROM gateway_entry") == []
+    assert list((served.var_dir / "journal").iterdir()) == []

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.meter import BOUNDS_S, MOST_ROUTES, OTHER, Meter
-from gateway.relay.records import Settled, Usage
-from tests.gateway.records import opened, settled
+from gateway.relay.records import Refused, Settled, Usage
+from tests.gateway.records import opened, refused, settled
 
 
 @dataclass
@@ -19,8 +19,8 @@ class Floor:
     def settled(self, record: Settled, /) -> None:
         self.heard.append(record)
 
-    def refused(self, *said: Any) -> None:
-        self.heard.append(said)
+    def refused(self, refused: Refused, /) -> None:
+        self.heard.append(refused)
 
 
 @pytest.fixture
@@ -70,19 +70,19 @@ def test_a_latency_counts_up_to_its_bound_and_no_further(meter: Meter, place: in
 
 def test_refusals_are_counted_by_code(meter: Meter) -> None:
     for route in ("gpt-4o", "anything at all"):
-        meter.refused(1, 1, route, "model_not_found")
-    meter.refused(1, 1, "gpt-4o", "overloaded")
+        meter.refused(refused(route=route, code="model_not_found"))
+    meter.refused(refused())
 
     assert meter.refusals == {"model_not_found": 2, "overloaded": 1}
     assert meter.tallies == {}
 
 
 def test_everything_is_handed_on_as_it_came(meter: Meter, floor: Floor) -> None:
-    call = ended()
+    call, not_let_in = ended(), refused()
     meter.settled(call)
-    meter.refused(1, 2, "gpt-4o", "overloaded")
+    meter.refused(not_let_in)
 
-    assert floor.heard == [call, (1, 2, "gpt-4o", "overloaded")]
+    assert floor.heard == [call, not_let_in]
 
 
 def test_a_thousand_routes_are_told_apart_and_no_call_is_lost(meter: Meter) -> None:

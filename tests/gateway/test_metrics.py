@@ -189,11 +189,13 @@ def test_each_processs_breaker_counts() -> None:
 
 
 def test_processes_and_what_they_use_are_told() -> None:
-    found = read(
-        text(Figures(Meter(Nobody()).taken(), [], of_this_process(), processes=3, missing=1)).decode()
-    )
+    figures = Figures(Meter(Nobody()).taken(), [], of_this_process(), 3, 1, journal_bytes=70_000, behind=2)
+
+    found = read(text(figures).decode())
 
     assert found["penstock_processes"] == {("counted",): 3, ("missing",): 1}
+    assert found["penstock_journal_bytes"] == {(): 70_000}
+    assert found["penstock_processes_behind"] == {(): 2}
     assert found["process_cpu_seconds_total"][()] > 0
     assert found["process_resident_memory_bytes"][()] > 0
 

@@ -83,6 +83,21 @@ async def test_private_addresses_are_for_the_operator_to_allow(receiver, host):
     assert receiver.heard == []
 
 
+async def test_whom_private_addresses_are_closed_to_learns_of_no_name_there(receiver, caplog):
+    """Only the log tells them apart, and names the host alone."""
+    caplog.set_level("INFO")
+    said = []
+    for host in ("localhost", "nobody.invalid"):
+        with pytest.raises(NotPosted) as why:
+            await posted(receiver.url.replace("127.0.0.1", host) + "/T0KEN", allow_private=False)
+        said.append(str(why.value))
+
+    assert said == ["its name was not found, or leads to an address where no webhook may be"] * 2
+    assert "localhost: its name leads to an address" in caplog.text
+    assert "nobody.invalid: its name was not found" in caplog.text
+    assert "T0KEN" not in caplog.text
+
+
 @pytest.mark.parametrize("host", ["8.8.8.8", "[2001:4860:4860::8888]", "[64:ff9b::808:808]"])
 async def test_plain_http_stays_on_private_networks(host):
     """Refused before a connection: nothing leaves this machine."""

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.inputs import Unusable
-from gateway.presets import API_KEYS, SIMULATED_ROUTES, registrations, simulator
+from gateway.presets import API_KEYS, SIMULATED_ROUTES, registrations, simulator, usual_routes
 from gateway.relay.parameters import check_rules
 
 
@@ -29,6 +29,13 @@ def test_providers_come_in_preset_order_whatever_the_order_of_the_environment():
 
     assert [each.env_var for each in found] == list(API_KEYS)
     assert [each.order for each in found] == sorted(each.order for each in found)
+
+
+def test_a_vendors_usual_routes_are_found_by_its_slug():
+    [found], _ = registrations({"OPENAI_API_KEY": "sk"})
+
+    assert usual_routes("openai") == found.routes
+    assert usual_routes("acme") == ()
 
 
 def test_holysheep_has_its_six_usual_routes_and_two_aliases():

@@ -1,16 +1,29 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from cryptography.fernet import Fernet
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import DataError, IntegrityError, transaction
+from django.utils import timezone
 
 from accounts.changes import change_number
-from accounts.models import User
-from gateway import services
+from accounts.models import AuditEvent, User
+from gateway import exchange, services, snapshot
 from gateway.credentials import CredentialUnreadable, reveal
 from gateway.inputs import TARGET_RANGES, Unusable
-from gateway.models import BreakerChange, Credential, Provider, Route, Target
+from gateway.models import (
+    BreakerChange,
+    Credential,
+    ExchangeRate,
+    Price,
+    Provider,
+    Repricing,
+    Route,
+    Target,
+)
+from gateway.price_inputs import MAX_PRICE_NANOS
+from gateway.relay import catalog
+from gateway.relay.catalog import Rates
 
 pytestmark = pytest.mark.django_db
 
@@ -48,6 +61,7 @@ WRITES = {
     "add an alias": lambda p, r, t: services.add_aliases(r, ["another"]),
     "add a target": lambda p, r, t: services.add_target(r, p, "other"),
     "add a price": lambda p, r, t: a_price(t),
+    "add an exchange rate": lambda p, r, t: services.add_exchange_rate("USD", "JPY", date(2026, 1, 1), 10**9),
     "change a route": lambda p, r, t: services.update_route(r, {"timeout_s": 5.0}),
     "change a target": lambda p, r, t: services.update_target(t, {"weight": 5}),
     "hold a breaker open": lambda p, r, t: services.hold_breaker_open(t, ada()),
@@ -159,18 +173,210 @@ def test_a_target_is_once_in_a_route(route, provider, target):
         services.add_target(route, provider, "gpt-4o-2024")
 
 
-def test_a_price_is_not_negative(target):
-    with pytest.raises(IntegrityError):
-        a_price(target, output_nanos=-1)
+@pytest.mark.parametrize("figure", ["output_nanos", "cache_write_nanos", "request_nanos"])
+def test_a_price_is_not_negative(target, figure):
+    with pytest.raises(Unusable, match="A price is not negative"):
+        a_price(target, **{figure: -1})
 
 
-@pytest.mark.parametrize("figure", ["input_nanos", "cached_input_nanos", "output_nanos"])
+@pytest.mark.parametrize("figure", ["input_nanos", "cached_input_nanos", "output_nanos", "request_nanos"])
 def test_a_price_is_one_that_a_billion_tokens_cost_within_the_ledger(target, figure):
-    with pytest.raises(Unusable, match="A price is at most 1,000,000 for a million tokens"):
-        a_price(target, **{figure: services.MAX_PRICE_NANOS + 1})
+    with pytest.raises(Unusable, match="A price is at most 1,000,000 for a million tokens or"):
+        a_price(target, **{figure: MAX_PRICE_NANOS + 1})
 
-    assert a_price(target, **{figure: services.MAX_PRICE_NANOS})
-    assert services.MAX_PRICE_NANOS * 10**9 // 10**6 < 2**63
+    assert a_price(target, **{figure: MAX_PRICE_NANOS})
+    assert MAX_PRICE_NANOS * 10**9 // 10**6 < 2**63
+
+
+def test_a_price_keeps_all_that_it_names(target):
+    tiers = [Rates(4, 5, 6, reasoning_nanos=7, above_tokens=100)]
+    kinds = {"cache_write_nanos": 8, "reasoning_nanos": 0, "audio_input_nanos": 9, "audio_output_nanos": 10}
+    a_price(target, currency="JPY", request_nanos=11, tiers=tiers, source=" the contract ", **kinds)
+
+    price = Price.objects.get()
+
+    assert snapshot.price_of(price).tiers == tuple(tiers)
+    assert snapshot.price_of(price).rates == Rates(2, 1, 3, **kinds)
+    assert (price.currency, price.request_nanos, price.source) == ("JPY", 11, "the contract")
+    told = AuditEvent.objects.get(action="price.added").after
+    assert (told["reasoning_nanos"], told["currency"], told["source"]) == (0, "JPY", "the contract")
+
+
+@pytest.mark.parametrize("bounds", [[0], [5, 5], [9, 5]])
+def test_tiers_go_up(target, bounds):
+    with pytest.raises(Unusable, match="Tiers go up"):
+        a_price(target, tiers=[Rates(1, 1, 1, above_tokens=each) for each in bounds])
+
+
+def test_a_price_from_the_same_moment_takes_the_place_of_the_one_before(target):
+    a_price(target, output_nanos=1)
+    a_price(target, output_nanos=2)
+
+    [held] = snapshot.prices_of(Price.objects.order_by("valid_from", "id"), exchange.Rates())[target.pk]
+
+    assert (Price.objects.count(), held.rates.output_nanos) == (2, 2)
+
+
+def test_a_price_that_an_exchange_rate_makes_too_dear_is_refused(target):
+    services.add_exchange_rate("JPY", "USD", date(2027, 1, 1), 2 * 10**9)
+
+    with pytest.raises(Unusable, match="above 1,000,000 USD"):
+        a_price(target, currency="JPY", input_nanos=MAX_PRICE_NANOS // 2 + 1)
+    a_price(target, currency="JPY", input_nanos=MAX_PRICE_NANOS // 2)
+
+
+def test_an_exchange_rate_that_makes_a_price_too_dear_is_refused(target):
+    a_price(target, currency="JPY", request_nanos=MAX_PRICE_NANOS // 2)
+
+    with pytest.raises(Unusable, match="Is it turned round"):
+        services.add_exchange_rate("USD", "JPY", date(2026, 1, 1), 10**9 // 2 - 1)
+    services.add_exchange_rate("USD", "JPY", date(2026, 1, 1), 10**9 // 2)
+
+
+@pytest.mark.parametrize(
+    ("base", "quote", "day", "rate_nanos"),
+    [
+        ("USD", "USD", date(2026, 1, 1), 10**9),
+        ("USD", "yen", date(2026, 1, 1), 10**9),
+        ("USD", "JPY", date(2026, 1, 1), 0),
+        ("USD", "JPY", date(1990, 1, 1), 10**9),
+    ],
+)
+def test_an_exchange_rate_that_cannot_be_is_refused(base, quote, day, rate_nanos):
+    with pytest.raises(Unusable):
+        services.add_exchange_rate(base, quote, day, rate_nanos)
+    assert not ExchangeRate.objects.exists()
+
+
+def test_an_exchange_rate_is_audited():
+    services.add_exchange_rate("USD", "JPY", date(2026, 1, 1), 150 * 10**9, "the bank")
+
+    told = AuditEvent.objects.get(action="exchange_rate.added").after
+    assert told == {
+        "base": "USD",
+        "quote": "JPY",
+        "valid_from": "2026-01-01",
+        "rate_nanos": 150 * 10**9,
+        "source": "the bank",
+    }
+
+
+# What comes too late
+
+
+def days_ago(days):
+    return timezone.now() - timedelta(days=days)
+
+
+@pytest.fixture
+def old_target(target):
+    """On a route that has been there for a year."""
+    Route.objects.filter(pk=target.route_id).update(created_at=days_ago(365))
+    return target
+
+
+def a_dated_price(target, valid_from, **others):
+    figures = {"input_nanos": 2, "cached_input_nanos": 1, "output_nanos": 3} | others
+    return services.add_price(target, valid_from, **figures)
+
+
+def spans():
+    found = Repricing.objects.values_list("target_id", "from_at", "until_at")
+    return [(target_id, from_at, until_at) for target_id, from_at, until_at in found]
+
+
+def is_about_now(moment):
+    return abs(moment - timezone.now()) < timedelta(minutes=1)
+
+
+def test_a_price_for_the_past_prices_its_calls_again_until_now(old_target):
+    begin = days_ago(3)
+    a_dated_price(old_target, begin)
+
+    [(target_id, from_at, until_at)] = spans()
+    assert (target_id, from_at) == (old_target.pk, begin)
+    assert is_about_now(until_at)
+
+
+def test_a_price_for_the_past_prices_again_until_the_next_one(old_target):
+    later = days_ago(2)
+    a_dated_price(old_target, later)
+    Repricing.objects.all().delete()
+
+    a_dated_price(old_target, days_ago(3))
+
+    assert [until_at for _, _, until_at in spans()] == [later]
+
+
+def test_a_price_to_come_prices_nothing_again(old_target):
+    a_dated_price(old_target, days_ago(-1))
+
+    assert spans() == []
+
+
+def test_a_price_that_begins_before_all_have_heard_of_it_prices_again(old_target):
+    begin = timezone.now() + timedelta(seconds=8)
+    a_dated_price(old_target, begin)
+
+    [(_, from_at, until_at)] = spans()
+    assert from_at == begin < until_at
+
+
+def test_a_price_from_long_ago_prices_again_from_when_there_was_a_route(old_target):
+    created_at = Route.objects.get().created_at
+    a_dated_price(old_target, days_ago(2000))
+
+    assert [from_at for _, from_at, _ in spans()] == [created_at]
+
+
+def test_the_prices_of_a_target_that_was_just_added_price_nothing_again(old_target):
+    row = services.price_row(old_target, catalog.Price(0, 0, Rates(1, 1, 1)), "list")
+
+    services.fill_in_prices([row])
+
+    assert (Price.objects.count(), spans()) == (1, [])
+
+
+def test_an_exchange_rate_for_the_past_prices_again_what_has_a_price_in_its_currency(old_target, provider):
+    other = services.add_target(old_target.route, provider, "in-dollars")
+    a_dated_price(old_target, days_ago(-1), currency="JPY")
+    a_dated_price(other, days_ago(-1), currency="USD")
+    day = days_ago(5).astimezone(UTC).date()
+
+    services.add_exchange_rate("USD", "JPY", day, 150 * 10**9)
+
+    [(target_id, from_at, until_at)] = spans()
+    assert (target_id, from_at.date()) == (old_target.pk, day)
+    assert (from_at.hour, from_at.minute) == (0, 0)
+    assert is_about_now(until_at)
+
+
+def test_an_exchange_rate_prices_again_until_the_next_one_in_whichever_direction(old_target):
+    a_dated_price(old_target, days_ago(-1), currency="JPY")
+    first, second = (days_ago(days).astimezone(UTC).date() for days in (9, 4))
+    services.add_exchange_rate("JPY", "USD", second, 10**7)
+    Repricing.objects.all().delete()
+
+    services.add_exchange_rate("USD", "JPY", first, 150 * 10**9)
+
+    assert [(from_at.date(), until_at.date()) for _, from_at, until_at in spans()] == [(first, second)]
+
+
+@pytest.mark.parametrize("pair", [("EUR", "JPY"), ("EUR", "USD")])
+def test_an_exchange_rate_that_no_price_needs_prices_nothing_again(old_target, pair):
+    a_dated_price(old_target, days_ago(-1), currency="JPY")
+
+    services.add_exchange_rate(*pair, days_ago(5).date(), 10**9)
+
+    assert spans() == []
+
+
+def test_an_exchange_rate_to_come_prices_nothing_again(old_target):
+    a_dated_price(old_target, days_ago(-1), currency="JPY")
+
+    services.add_exchange_rate("USD", "JPY", days_ago(-2).date(), 150 * 10**9)
+
+    assert spans() == []
 
 
 def wrong_fields(write):
@@ -211,7 +417,7 @@ def test_a_setting_of_a_target_is_held_to_its_range_by_rule_and_by_database(targ
         assert getattr(Target.objects.get(), name) == right
     for wrong in (least - step, most + step):
         assert wrong_fields(lambda value=wrong: services.update_target(target, {name: value})) == {name}
-        with pytest.raises(IntegrityError), transaction.atomic():
+        with pytest.raises((IntegrityError, DataError)), transaction.atomic():
             Target.objects.update(**{name: wrong})
 
 

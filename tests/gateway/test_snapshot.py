@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from gateway import credentials
 from gateway.models import Credential, Price, Provider, Route, Target
@@ -54,7 +54,7 @@ def test_prices_come_in_the_order_of_their_days(target: Target) -> None:
     price(target, 1, 10)
 
     [found] = read().routes["gpt-4o"].targets
-    assert [each.input_nanos for each in found.prices] == [10, 20]
+    assert [each.rates.input_nanos for each in found.prices] == [10, 20]
 
 
 def test_targets_come_in_the_order_they_are_tried(target: Target, provider: Provider) -> None:
@@ -90,7 +90,7 @@ def test_a_failed_refresh_keeps_the_old_catalog(target: Target) -> None:
     before = snapshot.current()
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE gateway_route RENAME TO gone")
-        with pytest.raises(DatabaseError):
+        with pytest.raises(DatabaseError), transaction.atomic():
             snapshot.refresh()
         cursor.execute("ALTER TABLE gone RENAME TO gateway_route")
 
@@ -131,10 +131,10 @@ def test_every_setting_comes_through(target: Target, provider: Provider) -> None
     assert route.hang_up_drain_s == 2.5
 
 
-def test_a_refresh_takes_four_queries_however_many_rows(
+def test_a_refresh_takes_five_queries_however_many_rows(
     target: Target, provider: Provider, django_assert_num_queries: Any
 ) -> None:
     for number in range(5):
         Target.objects.create(route=target.route, provider=provider, upstream_model=f"m{number}")
-    with django_assert_num_queries(4):  # providers with credentials, prices, targets, routes
+    with django_assert_num_queries(5):  # providers with credentials, prices, exchange rates, targets, routes
         read()

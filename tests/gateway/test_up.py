@@ -12,6 +12,7 @@ import sys
 import psutil
 import pytest
 
+from gateway.management.commands.up import not_deaf_to_ctrl_c
 from gateway.presets import VARIABLES
 from tests.served import ADMIN_EMAIL, ROOT, Served, eventually, free_port, serve
 
@@ -213,6 +214,22 @@ def test_a_gateway_killed_alone_leaves_no_process_behind_and_starts_again(var_di
         eventually(lambda: all_gone(everybody), what="the end of its children")
 
 
+@pytest.mark.parametrize(
+    "helper", [["run_tasks"], ["simulate_upstream", "--port", "0"]], ids=["tasks", "simulator"]
+)
+def test_a_helper_whose_gateway_was_killed_before_it_looked_ends_by_itself(var_dir, helper):
+    done = subprocess.run(
+        [sys.executable, "manage.py", *helper, "--with-parent", str(os.getppid())],  # ours, not its own
+        cwd=ROOT,
+        env={**os.environ, "VAR_DIR": str(var_dir)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode in (-signal.SIGKILL, 0)
+
+
 def test_a_worker_killed_alone_is_replaced_and_refuses_nobody(var_dir):
     with serve(var_dir) as served:
         first = served.workers()[0]
@@ -271,20 +288,50 @@ def open_stream(served):
         yield
 
 
-def test_a_stop_while_it_starts_is_no_traceback(var_dir):
+@pytest.fixture
+def heeded():
+    """Ctrl-C raises KeyboardInterrupt, here and in what is started here, whatever started this run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_stop_while_it_starts_is_no_traceback(var_dir, heeded):
     served = Served(var_dir)
     var_dir.mkdir()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "manage.py", "up"],
         cwd=ROOT,
         env={**os.environ, "VAR_DIR": str(var_dir), "PORT": str(served.port)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    eventually((var_dir / "up.lock").exists, what="its first deed")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=40)
+    ) as process:
+        try:
+            eventually((var_dir / "up.lock").exists, what="its first deed")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=40)
+        finally:
+            process.kill()
 
     assert process.returncode in (0, 130)
     assert "Traceback" not in errors
+
+
+def test_ctrl_c_is_heeded_also_where_what_it_raises_is_lost(heeded):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        not_deaf_to_ctrl_c(),
+        contextlib.suppress(KeyboardInterrupt),  # as a callback of C code does
+    ):
+        signal.raise_signal(signal.SIGINT)
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it(heeded):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with not_deaf_to_ctrl_c():
+        signal.raise_signal(signal.SIGINT)
+
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -12,19 +12,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from accounts.authentication import WrongPeppers, check_peppers
 from gateway import first_run, services
 from gateway.children import Child
 from gateway.inputs import Unusable
 from gateway.models import Provider
+from gateway.patience import alone_in_database, leave_database
 from gateway.presets import SIMULATOR
 from gateway.queries import example_model_name, model_names
 from gateway.server import (
@@ -95,9 +98,35 @@ def _up(role: str) -> None:
         found = listen(env.host, env.port, env.send_timeout_s, env.workers)
         for each in found:
             listeners.enter_context(each)
-        done = prepare()
+        with not_deaf_to_ctrl_c():
+            done = prepare()
         raise_file_limit()
         _serve(role, found, done)
+
+
+@contextlib.contextmanager
+def not_deaf_to_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the end at the latest, if it was meant to be raised meanwhile.
+
+    Python raises it wherever it is, and where that is a callback or a destructor it is lost. Whoever started
+    the process with the signal ignored keeps it so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    asked: list[int] = []
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, heed)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _check_workers(workers: int, redis_url: str) -> None:
@@ -121,7 +150,7 @@ def _serve(role: str, listeners: list[socket.socket], done: first_run.SetUp) -> 
             welcome(settings.PUBLIC_URL, done, example_model_name(model_names()), env.drain_s, runs),
             flush=True,
         )
-        connections.close_all()  # a worker's fork must not share them
+        leave_database()  # a worker's fork must not share them
         Server(
             listeners,
             env.drain_s,
@@ -166,7 +195,13 @@ def _tasks() -> Child:
 def _start_tasks() -> subprocess.Popen[str]:
     """In a session of its own, so that Ctrl-C reaches it by way of us."""
     return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, str(settings.BASE_DIR / "manage.py"), "run_tasks", "--with-parent"],
+        [
+            sys.executable,
+            str(settings.BASE_DIR / "manage.py"),
+            "run_tasks",
+            "--with-parent",
+            str(os.getpid()),
+        ],
         text=True,
         start_new_session=True,
     )
@@ -190,19 +225,25 @@ def _work(tasks: Child) -> None:
 def prepare() -> first_run.SetUp:
     """The database, and what a first run puts into it; one gateway at a time."""
     with alone(settings.VAR_DIR / "setup.lock"):
-        return _set_up()
+        try:
+            with alone_in_database():
+                return _set_up()
+        except DatabaseError as why:
+            raise _unusable(why) from why
 
 
 def _set_up() -> first_run.SetUp:
-    try:
-        call_command("migrate", interactive=False, verbosity=0)
-        check_peppers(settings.KEY_PEPPERS)
-        return first_run.set_up(os.environ, settings.LEDGER_CURRENCY, lambda: _simulator_url(_free_port()))
-    except DatabaseError as why:
-        raise CannotStart(
-            f"the database {settings.DATABASES['default']['NAME']} cannot be used ({why}). "
-            "Is VAR_DIR writable, and is there room on its disk?"
-        ) from why
+    call_command("migrate", interactive=False, verbosity=0)
+    check_peppers(settings.KEY_PEPPERS)
+    return first_run.set_up(os.environ, settings.LEDGER_CURRENCY, lambda: _simulator_url(_free_port()))
+
+
+def _unusable(why: DatabaseError) -> CannotStart:
+    name = settings.DATABASES["default"]["NAME"]
+    said = f"the database {name} cannot be used ({' '.join(str(why).split())})."
+    if settings.ENV.database_url:
+        return CannotStart(f"{said} Does DATABASE_URL name a server that runs, and a user who may use it?")
+    return CannotStart(f"{said} Is VAR_DIR writable, and is there room on its disk?")
 
 
 def _is_simulated() -> bool:
@@ -220,7 +261,7 @@ def _start_simulator() -> subprocess.Popen[str]:
     except (DatabaseError, Provider.DoesNotExist) as why:
         raise CannotStart(f"the simulator's address cannot be read ({why}).") from why
     finally:
-        connections.close_all()  # a worker's fork must not share them
+        leave_database()  # a worker's fork must not share them
     return _simulate(port)
 
 
@@ -229,7 +270,7 @@ def _simulate(port: int) -> subprocess.Popen[str]:
     command = [
         *(sys.executable, str(settings.BASE_DIR / "manage.py"), "simulate_upstream"),
         *("--host", LOOPBACK, "--port", str(port), "--speed", "1"),
-        "--with-parent",
+        *("--with-parent", str(os.getpid())),
     ]
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, text=True, start_new_session=True

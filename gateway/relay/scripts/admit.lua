@@ -2,7 +2,7 @@
 -- ARGV[1]: {process, fence, steady, boot, tag, asks}, packed;
 -- an ask is {call_id, lives_s, rates, quotas},
 -- a rate {name, kind, limit, asked}, a quota {counter, kind, asked_hi, asked_lo, amount_hi, amount_lo}.
--- Answers a list, packed: {1, remaining...} admitted; {0, exceeded...} not, each
+-- Answers a list, packed: {1, remaining of rates..., used of quotas before...} admitted; {0, exceeded...} not, each
 -- {0, place in rates, used, retry_after_s} or {1, place in quotas, spent, held, expired};
 -- {2, place in quotas...} these counters are to be made; {3} all are.
 
@@ -112,9 +112,10 @@ local function take_rates(call_id, lives_s, rates, taken, answer)
   end
 end
 
-local function take_quotas(asked, taken)
+local function take_quotas(asked, taken, answer)
   for _, quota in ipairs(asked) do
     local found, hi, lo = quota_of(quota[1]), quota[3], quota[4]
+    answer[#answer + 1] = text(found.hi, found.lo)
     found.hi, found.lo = plus(found.hi, found.lo, hi, lo)
     found.held_hi, found.held_lo = plus(found.held_hi, found.held_lo, hi, lo)
     found.added_hi, found.added_lo = plus(found.added_hi, found.added_lo, hi, lo)
@@ -147,7 +148,7 @@ local function take(ask)
     found = {ALIVE, process, epoch or '', {}, {}, 0}
   end
   take_rates(call_id, lives_s, rates, found[4], answer)
-  take_quotas(asked, found[5])
+  take_quotas(asked, found[5], answer)
   keep(call_id, found)
   redis.call('ZADD', 'pst:expiries', now + lives_s, process .. ' ' .. call_id)
   return answer

@@ -30,7 +30,9 @@ def check(host: str, address: str, *, allow_private: bool) -> None:
     """Raises ForbiddenAddress: for link-local, metadata, multicast, and for private ones unless allowed."""
     ip = _inner(ipaddress.ip_address(address.partition("%")[0]))
     never = ip.is_link_local or ip.is_multicast or ip.is_unspecified or any(ip in each for each in _METADATA)
-    if never or (not allow_private and not ip.is_global):
+    # Site-local addresses (fec0::/10) are out of use, and global to Python; some networks still have them.
+    is_public = ip.is_global and not (isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local)
+    if never or (not allow_private and not is_public):
         raise ForbiddenAddress(f"{host} leads to {ip}, where no provider may be")
 
 

@@ -18,20 +18,20 @@ from gateway.relay.attempt import Attempt, Limits
 from gateway.relay.breaker import POLICY as BREAKER
 from gateway.relay.breaker import BreakerPolicy
 from gateway.relay.call import Call, understand
-from gateway.relay.catalog import Catalog, PoolConfig, Price, Route, Secret, Target
+from gateway.relay.catalog import Catalog, PoolConfig, Price, Rates, Route, Secret, Target
 from gateway.relay.counters import LocalCounters
 from gateway.relay.holdings import Survey
 from gateway.relay.lifeline import Cut, Lifeline, Lifelines
 from gateway.relay.limits import QuotaAsk
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change
-from gateway.relay.records import Settled
+from gateway.relay.records import Refused, Settled
 from gateway.relay.retry import RetryPolicy
 from gateway.relay.targets import Targets
 from gateway.relay.transports.choice import Transports
 
 ALICE = Caller(key_id=11, team_id=1)
-PRICE = Price(3, 0, input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000)
+PRICE = Price(3, 0, Rates(input_nanos=150_000_000, cached_input_nanos=75_000_000, output_nanos=600_000_000))
 SOON = RetryPolicy(first_wait_s=0.01, longest_wait_s=0.05)
 CREDENTIAL = "sk-upstream-credential-0123456789"
 
@@ -47,12 +47,15 @@ class Books:
 
     entries: list[Settled] = field(default_factory=list)
     refusals: list[tuple[int, int, str, str]] = field(default_factory=list)
+    """Team, key, model name and code of each."""
+    refused_calls: list[Refused] = field(default_factory=list)
 
     def settled(self, record: Settled, /) -> None:
         self.entries.append(record)
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
-        self.refusals.append((team_id, key_id, route, code))
+    def refused(self, refused: Refused, /) -> None:
+        self.refused_calls.append(refused)
+        self.refusals.append((refused.team_id, refused.key_id, refused.route, refused.code))
 
     @property
     def entry(self) -> Settled:

@@ -245,6 +245,20 @@ class CountersContract:
             (second, 40),
             (third, 3),
         ]
+        assert [(each.used, each.asked) for each in answer.standings] == [(1, 1), (30, 30), (1, 1)]
+
+    async def test_quotas_tell_what_was_used_before(self, counters: CountersOfPages, ledger: Ledger) -> None:
+        spent, large = budget(10**18), budget(10**18, TEAM)
+        ledger.sums = {counter(spent): 5, counter(large): 2**53 + 1}
+        await admitted(counters, asking(spent, large, amount=7))
+
+        answer = await counters.admit(asking(spent, requests(9), large, amount=3))
+
+        assert isinstance(answer, Admitted)
+        assert [(each.quota, each.asked, each.used) for each in answer.quotas] == [
+            (spent, 3, 12),
+            (large, 3, 2**53 + 8),
+        ]
 
     async def test_all_is_taken_or_nothing(self, counters: CountersOfPages) -> None:
         wide, quota, narrow = requests(10), budget(100), requests(1, TEAM)

@@ -10,10 +10,11 @@ import pytest
 from accounts.caller import Caller, Owner, Quota, RateLimit
 from gateway import errors
 from gateway.ledger.sweeper import read
-from gateway.relay.catalog import Price
+from gateway.relay import pricing
+from gateway.relay.catalog import Price, Rates
 from gateway.relay.lifeline import Cut
 from gateway.relay.limits import Figures, counter_of
-from gateway.relay.records import Opened
+from gateway.relay.records import Opened, Seen
 from gateway.simulator import Fault, RunningSimulator, Step
 from tests.gateway.relay.carried import ALICE, PRICE, Client, House, call_to, house_of
 from tests.gateway.relay.test_attempts import route, target, until
@@ -91,7 +92,44 @@ async def test_a_refusal_names_the_limit_its_owner_the_figure_and_when_to_come_b
     assert "1 request" in why.message
     assert 50 < (why.retry_after_s or 0) <= 61
     assert home.books.refusals == [(1, 11, "gpt-4o-mini", "rate_limit_exceeded")]
+    [kept] = home.books.refused_calls
+    assert (kept.message, kept.limits) == (why.message, (Seen("key", "requests", "minute", 1, 1, 1),))
     assert len(upstream.journal.received()) == 1
+
+
+async def test_an_entry_keeps_its_limits_with_their_figures_and_its_plan(
+    upstream: RunningSimulator, tmp_path: Path
+) -> None:
+    soft = Quota(2, KEY, "requests", 500, "month", "Asia/Tokyo")
+    caller = limited(DAY, soft, limits=(a_minute(10), RateLimit(2, TEAM, "concurrent", 4)))
+    targets = target(upstream, 1), replace(target(upstream, 2), order=1)
+    async with home_of(tmp_path, caller, *targets) as home:
+        await home.carry(call_to())
+        await home.carry(call_to(max_tokens=10))
+    first, entry = home.books.entries
+    [_, asked] = [each.holds[0].amount for each in read(home.journal.folder) if isinstance(each, Opened)]
+    assert entry.limits == (
+        Seen("key", "requests", "minute", 10, 1, 1),
+        Seen("team", "concurrent", "call", 4, 0, 1),
+        Seen("team", "money", "day", 10**9, first.cost_nanos, asked, hard=True),
+        Seen("key", "requests", "month", 500, 1, 1),
+    )
+    assert entry.plan == tuple(str(each) for each in targets)
+
+
+async def test_an_attempt_keeps_its_first_byte_and_how_its_price_was_applied(
+    upstream: RunningSimulator, tmp_path: Path
+) -> None:
+    async with home_of(tmp_path, limited(), target(upstream)) as home:
+        await home.carry(call_to())
+    [attempt] = home.books.entry.attempts
+    assert attempt.first_byte_us is not None
+    assert 0 < attempt.first_byte_us <= attempt.latency_us
+    assert 0 <= attempt.pool_wait_us <= attempt.queued_us
+    how = pricing.read(attempt.price)
+    assert how is not None
+    assert how.price_id == PRICE.id
+    assert pricing.cost_of(attempt.usage, how) == attempt.cost_nanos
 
 
 async def test_a_quota_says_not_to_try_again(upstream: RunningSimulator, tmp_path: Path) -> None:
@@ -124,8 +162,11 @@ async def test_a_fallback_that_the_quota_cannot_cover_is_passed_over(
 ) -> None:
     """The first target is down, the second too dear, the third fits."""
     each_nanos = await worst_case(upstream, tmp_path / "first", call_to(max_tokens=10))
+    rates = PRICE.rates
     dear = Price(
-        4, 0, *(100 * each for each in (PRICE.input_nanos, PRICE.cached_input_nanos, PRICE.output_nanos))
+        4,
+        0,
+        Rates(100 * rates.input_nanos, 100 * rates.cached_input_nanos, 100 * rates.output_nanos),
     )
     down = replace(target(upstream, 1), base_url="http://127.0.0.1:9/v1")
     second = replace(target(upstream, 2), order=1, prices=(dear,))
@@ -169,7 +210,7 @@ async def test_a_stream_that_ignores_its_bound_is_cut_where_nothing_more_is_held
     assert (entry.outcome, entry.attempts[0].code) == ("truncated", "past_reservation")
     assert b"[DONE]" not in client.body
     assert b'"error"' in client.body
-    one_token = PRICE.output_nanos // 1_000_000
+    one_token = PRICE.rates.output_nanos // 1_000_000
     assert entry.cost_nanos <= opened.holds[0].amount + 2 * one_token
     assert after.spent == entry.cost_nanos
 

@@ -11,11 +11,12 @@ from msgspec import Raw
 from gateway.errors import InvalidCall, ParameterTooLarge
 from gateway.relay import bounds
 from gateway.relay.call import Call, understand
-from gateway.relay.catalog import Price, Route, Target
+from gateway.relay.catalog import Price, Rates, Route, Target
+from gateway.relay.pricing import cost_of, read
 from gateway.relay.records import Usage
 from gateway.relay.tokenizer import SaidSoFar, tokens_of_prompt
 
-CHEAP = Price(1, 0, 100, 50, 400)
+CHEAP = Price(1, 0, Rates(100, 50, 400))
 
 
 def call_of(content="Hello", **fields) -> Call:
@@ -136,15 +137,15 @@ def test_no_prompt_has_more_tokens_than_its_worst_case(text, max_tokens):
 
 def test_at_worst_every_token_of_the_prompt_has_its_dearest_price():
     million = Usage(1_000_000, 1_000_000)
-    assert bounds.worst_cost_nanos(million, Price(1, 0, 100, 50, 400)) == 500
-    assert bounds.worst_cost_nanos(million, Price(1, 0, 100, 125, 400)) == 525
+    assert bounds.worst_cost_nanos(million, Price(1, 0, Rates(100, 50, 400))) == 500
+    assert bounds.worst_cost_nanos(million, Price(1, 0, Rates(100, 125, 400))) == 525
     assert bounds.worst_cost_nanos(million, None) == 0
 
 
 def test_a_prompt_that_was_held_at_worst_leaves_something_for_the_answer():
     held = Usage(1000, 50)
-    assert bounds.spare_tokens(held, 200, Price(1, 0, 100, 100, 400)) == 200
-    assert bounds.spare_tokens(held, 200, Price(1, 0, 100, 100, 100)) == 800
+    assert bounds.spare_tokens(held, 200, Price(1, 0, Rates(100, 100, 400))) == 200
+    assert bounds.spare_tokens(held, 200, Price(1, 0, Rates(100, 100, 100))) == 800
     assert bounds.spare_tokens(held, 1200, CHEAP) == 0
 
 
@@ -182,3 +183,11 @@ def test_counting_seldom_finds_what_counting_always_finds(texts, most, spare):
         assert allowance.is_passed() == is_over
         if is_over:
             return
+
+
+def test_the_price_of_the_worst_case_explains_its_cost() -> None:
+    price = Price(1, 0, Rates(100, 50, 400, reasoning_nanos=900), (Rates(200, 100, 800, above_tokens=10),), 7)
+    worst = Usage(1_000_000, 1_000_000, 0, "estimated")
+    how = read(bounds.worst_told(worst, price))
+    assert how is not None
+    assert cost_of(worst, how) == bounds.worst_cost_nanos(worst, price) == 200 + 900 + 7

@@ -1,4 +1,5 @@
 import json
+import os
 import uuid
 
 import pytest
@@ -134,3 +135,16 @@ def test_values_we_do_not_act_on_keep_their_meaning(extra: dict[str, object]) ->
     up = json.loads(sent(understand(body(**extra), 0.0), "m"))
 
     assert up == {**extra, "model": "m", "messages": HELLO}
+
+
+def test_processes_that_are_forked_draw_ids_of_their_own() -> None:
+    """Workers are forks of one process, and may be asked in the same millisecond."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, new_call_id(1_700_000_000_000_000_000).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 36).decode() != new_call_id(1_700_000_000_000_000_000)
+    os.close(reading)
+    os.close(writing)

@@ -9,12 +9,12 @@ from msgspec import Raw
 from accounts.caller import Caller, Owner, Quota, QuotaKind
 from gateway.errors import ContextTooLong, ParameterRefused, ParameterTooLarge, RouteNotAllowed, Unpriced
 from gateway.relay.call import Call, understand
-from gateway.relay.catalog import Catalog, Price, Route, Secret, Target
+from gateway.relay.catalog import Catalog, Price, Rates, Route, Secret, Target
 from gateway.relay.routing import Plan, plan
 
 ALICE = Caller(key_id=1, team_id=1)
-CHEAP = Price(1, 0, 1, 1, 1)
-DEAR = Price(2, 1_000, 9, 9, 9)
+CHEAP = Price(1, 0, Rates(1, 1, 1))
+DEAR = Price(2, 1_000, Rates(9, 9, 9))
 LONG = "Tell me more about rivers, dams and turbines. " * 200
 
 

@@ -56,6 +56,88 @@ def test_the_last_usage_counts_where_it_is_repeated() -> None:
     assert read.usage == Usage(9, 2, 0, "reported")
 
 
+def test_usage_in_a_choice_counts_and_its_bytes_pass_untouched() -> None:
+    for pass_usage in (False, True):
+        read = reader(pass_usage=pass_usage)
+        event = b'data: {"choices":[{"delta":{},"usage" : ' + USAGE + b',"x":1.0e0}]}\n\n'
+
+        assert read.feed(LO + event) == LO + event
+        assert read.usage == Usage(9, 2, 0, "reported")
+
+
+def test_groqs_own_object_counts_and_its_bytes_pass_untouched() -> None:
+    read = reader()
+    first = b'data: {"choices":[{"delta":{"role":"assistant"}}],"x_groq":{"id":"req_1"}}\n\n'
+    event = b'data: {"choices":[{"delta":{}}],"x_groq":{"id":"req_1", "usage":' + USAGE + b"}}\n\n"
+
+    assert read.feed(first) == first
+    assert read.usage is None
+    assert read.feed(LO + event + DONE) == LO + event
+    assert read.usage == Usage(9, 2, 0, "reported")
+
+
+@pytest.mark.parametrize("odd", [b"1", b"[]", b"null", b'"usage"', b'{"usage":null}', b'{"usage":[1]}'])
+def test_odd_things_in_the_places_of_usage_say_nothing(odd: bytes) -> None:
+    read = reader()
+    events = b'data: {"choices":[{"delta":{},"usage":%b}]}\n\ndata: {"choices":[],"x_groq":%b}\n\n' % (
+        odd,
+        odd,
+    )
+
+    assert read.feed(LO + events + DONE) == LO + events
+    assert read.usage is None
+
+
+def test_usage_beside_the_choices_wins_over_the_other_places_of_its_chunk() -> None:
+    read = reader()
+    other = b'{"prompt_tokens":1,"completion_tokens":1}'
+    event = b'data: {"choices":[{"delta":{},"usage":%b}],"x_groq":{"usage":%b},"usage":%b}\n\n'
+
+    read.feed(event % (other, other, USAGE))
+
+    assert read.usage == Usage(9, 2, 0, "reported")
+
+
+@pytest.mark.parametrize("last", [b"null", b"{}", b'{"prompt_tokens":-1}', b'"9"'])
+def test_usage_that_cannot_be_used_does_not_undo_what_was_reported(last: bytes) -> None:
+    read = reader()
+
+    read.feed(LAST + b'data: {"choices":[],"usage":' + last + b"}\n\n" + DONE)
+
+    assert read.usage == Usage(9, 2, 0, "reported")
+
+
+@pytest.mark.parametrize("tokens", [(1, 2, 3), (3, 2, 1), (3, 3, 0)])
+def test_of_usage_on_every_chunk_the_last_counts_whether_it_grows_or_not(tokens: tuple[int, ...]) -> None:
+    read = reader()
+    event = b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":9,'
+    event += b'"completion_tokens":%d}}\n\n'
+
+    for each in tokens:
+        assert read.feed(event % each) == b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+        assert read.usage == Usage(9, each, 0, "reported")
+
+
+def test_usage_of_an_unfinished_stream_counts_only_while_nothing_more_is_said() -> None:
+    read = reader()
+    early = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":0}}\n\n'
+
+    read.feed(early)
+    assert read.usage == Usage(9, 0, 0, "reported")
+    read.feed(HEL)
+    assert read.usage is None
+    read.feed(DONE)
+    assert read.usage == Usage(9, 0, 0, "reported")
+
+
+def test_reasoning_that_is_sent_under_both_names_is_counted_once() -> None:
+    read, once = reader(), reader()
+    read.feed(b'data: {"choices":[{"delta":{"reasoning":" water","reasoning_content":" water"}}]}\n\n')
+    once.feed(b'data: {"choices":[{"delta":{"content":" water"}}]}\n\n')
+
+    assert read.said.tokens("gpt-4o") == once.said.tokens("gpt-4o") == 1
+
+
 def test_content_is_noticed_only_when_there_is_some() -> None:
     read = reader()
     read.feed(FIRST)
@@ -64,7 +146,7 @@ def test_content_is_noticed_only_when_there_is_some() -> None:
     assert read.spoke
 
 
-@pytest.mark.parametrize("name", ["tool_calls", "reasoning_content", "refusal"])
+@pytest.mark.parametrize("name", ["tool_calls", "reasoning_content", "reasoning", "refusal"])
 def test_what_is_said_in_other_words_is_content_too(name: str) -> None:
     read = reader()
     read.feed(b'data: {"choices":[{"delta":{"%s":[1]}}]}\n\n' % name.encode())

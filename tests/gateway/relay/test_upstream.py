@@ -149,6 +149,20 @@ def test_an_answer_without_usage_is_counted() -> None:
     assert tokens_of_answer(body, "gpt-4o") == 8
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'"reasoning_content":" water"',
+        b'"reasoning":" water"',
+        b'"reasoning":" water","reasoning_content":" water"',
+        b'"refusal":" water"',
+    ],
+)
+def test_what_such_an_answer_says_beside_its_content_is_counted_once(said: bytes) -> None:
+    body = b'{"choices":[{"message":{"content":null,%b}}]}' % said
+    assert tokens_of_answer(body, "gpt-4o") == 1
+
+
 @pytest.mark.parametrize("body", [b"", b"<html></html>", b'{"usage":', b"[1]", b'"x"'])
 def test_an_answer_that_is_no_json_object_is_a_failure(body: bytes) -> None:
     with pytest.raises(errors.UpstreamFailed):

@@ -9,8 +9,10 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
+from msgspec import Raw
 
 from gateway.simulator import Fault, Step
+from gateway.simulator.script import ToldUsage
 from tests.gateway.simulator.helpers import ask, chat, ended, events, streamed, text_of, usages
 
 ERRORS = [fault for fault in Fault if fault.status is not None]
@@ -337,6 +339,35 @@ async def test_usage_may_come_on_every_chunk_and_grows(client, simulator):
     assert counts == sorted(counts)
     line = await ended(simulator)
     assert counts[-1] == line.completion_tokens == line.usage.completion_tokens
+
+
+def told(said, chunk=None, place="chunk"):
+    return ToldUsage(Raw(json.dumps(said).encode()), chunk, place)
+
+
+async def test_a_script_puts_any_usage_on_any_chunk(client, simulator):
+    usages = [told(1, 0), told("two", 1, "x_groq"), told([3], -1, "choice"), told({"four": 4.0}), told(None)]
+    simulator.script([Step(text="Hello", usages=usages)])
+    _, _, body = await ask(client, streamed(usage=False))
+    first, second, last, *rest, done = events(body)
+    assert (first["usage"], second["x_groq"]["usage"]) == (1, "two")
+    assert last["choices"][0]["usage"] == [3]
+    assert [(chunk["choices"], chunk["usage"]) for chunk in rest] == [([], {"four": 4.0}), ([], None)]
+    assert done == "[DONE]"
+    assert (await ended(simulator)).usage is None
+
+
+async def test_a_script_that_tells_no_usage_leaves_it_out(client, simulator):
+    simulator.script([Step(usages=()), Step(usages=())])
+    for request in (streamed(), chat()):
+        _, _, body = await ask(client, request)
+        assert b"usage" not in body
+
+
+async def test_a_whole_answer_says_the_last_usage_of_its_script(client, simulator):
+    simulator.script([Step(usages=[told(1, 0), told({"two": 2})])])
+    _, _, body = await ask(client, chat())
+    assert json.loads(body)["usage"] == {"two": 2}
 
 
 @BOTH

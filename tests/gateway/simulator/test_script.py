@@ -2,9 +2,10 @@
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from gateway.simulator import Fault, Script, Step
-from gateway.simulator.script import WHAT_HAPPENS, UnknownFault, decode_steps, step_for
+from gateway.simulator.script import WHAT_HAPPENS, ToldUsage, UnknownFault, decode_steps, step_for
 
 
 @pytest.fixture
@@ -64,8 +65,23 @@ def test_steps_are_read_from_json():
     assert steps == [Step(fault=Fault.OVERLOADED, model_name="gpt-4o", count=None, delay_s=0.2)]
 
 
+def test_usages_are_read_word_for_word():
+    [step] = decode_steps(
+        b'[{"usages": [{"said": {"prompt_tokens" : 1.0e1}, "chunk": -1, "place": "choice"}, {"said": null}]}]'
+    )
+    first, second = step.usages
+    assert bytes(first.said) == b'{"prompt_tokens" : 1.0e1}'
+    assert (first.chunk, first.place) == (-1, "choice")
+    assert second == ToldUsage(Raw(b"null"))
+
+
 @pytest.mark.parametrize(
-    "body", [b"{}", b'[{"fault": "no"}]', b'[{"fautl": "529"}]', b'[{"count": 0}]', b"["]
+    "body",
+    [
+        *(b"{}", b'[{"fault": "no"}]', b'[{"fautl": "529"}]', b'[{"count": 0}]', b"["),
+        *(b'[{"usages": [{}]}]', b'[{"usages": [{"said": 1, "place": "there"}]}]'),
+        b'[{"usages": [{"said": 1, "place": "choice"}]}]',
+    ],
 )
 def test_steps_that_cannot_be_read_are_refused(body):
     with pytest.raises(msgspec.DecodeError):
