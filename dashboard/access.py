@@ -9,6 +9,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 from accounts.actor import Actor, acting_as
+from dashboard.navigation import places
 from gateway.addresses import client_address, networks
 
 PAGES = (
@@ -59,6 +60,24 @@ class Acting:
             return self.get_response(request)
 
 
+class Sessions:
+    """Notes where somebody is signed in, and renews the session of who may do something else now.
+
+    Stands behind `Acting`, which knows the address.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        from accounts import sessions  # as below: not before the apps are loaded
+
+        if request.user.is_authenticated:
+            sessions.renew_if_asked(request)
+            sessions.note_sometimes(request)
+        return self.get_response(request)
+
+
 NOT_SIGNED_IN = "somebody not signed in"
 
 
@@ -104,6 +123,15 @@ class WithoutTraceback(logging.Filter):
         return True
 
 
+class WithoutTracebackOfOutages(logging.Filter):
+    """While the database is away every page fails for the same reason, which the gateway tells once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "status_code", None) == 503:
+            record.exc_info = record.exc_text = None
+        return True
+
+
 def _printable(line: str) -> str:
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
 
@@ -112,7 +140,12 @@ def page_facts(request: HttpRequest) -> dict[str, object]:
     """For the templates: whether what is shown may be simulated, and a model name that can be called."""
     if not request.user.is_authenticated:
         return {}
-    return {"simulated": _is_simulated(request), "example_model_name": _example_model_name}
+    return {
+        "simulated": _is_simulated(request),
+        "only_simulated": _kinds_of_providers(request) == {True},
+        "example_model_name": _example_model_name,
+        "places": places(request.path, is_administrator=request.user.is_superuser),
+    }
 
 
 def admin_label(request: HttpRequest) -> list[str] | None:
@@ -137,13 +170,20 @@ def _sidebar_group(app: dict[str, Any]) -> dict[str, object]:
 
 
 def _is_simulated(request: HttpRequest) -> bool:
-    """Asked once a request, however many templates want to know."""
+    return True in _kinds_of_providers(request)
+
+
+def _kinds_of_providers(request: HttpRequest) -> frozenset[bool]:
+    """Whether those that are called are simulated; asked once a request, however many want to know."""
     from gateway.models import Provider  # the formatter above is needed before the apps are loaded
 
-    if "penstock.simulated" not in request.META:
-        found = Provider.objects.filter(simulated=True, enabled=True).exists()
-        request.META["penstock.simulated"] = found
-    return bool(request.META["penstock.simulated"])
+    if "penstock.providers" not in request.META:
+        kinds = (
+            Provider.objects.filter(enabled=True).order_by().values_list("simulated", flat=True).distinct()
+        )
+        request.META["penstock.providers"] = frozenset(kinds)
+    found: frozenset[bool] = request.META["penstock.providers"]
+    return found
 
 
 def _example_model_name() -> str:

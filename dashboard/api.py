@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import ValidationError
+from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from ninja import NinjaAPI
@@ -28,9 +28,18 @@ from accounts.api.teams import teams
 from accounts.api.webhooks import webhooks
 from dashboard import idempotency, problems
 from dashboard.problems import problem
+from gateway.alerts.trying import TooManyTests
+from gateway.alerts_api import alerts
 from gateway.api import PoolOut, Taken, upstream
+from gateway.calls_api import calls
 from gateway.inputs import Unusable
 from gateway.limits_api import limits
+from gateway.price_files import FileRefused
+from gateway.prices_api import prices
+from gateway.repricing_api import unpriced
+from gateway.savings_api import savings
+from gateway.tags_api import tags
+from gateway.usage_api import usage
 
 WITH_BODY = ("POST", "PUT", "PATCH")
 NOT_YOURS = (services.OwnRoleRaised, services.RoleAboveOwn, services.NotAnOwner)
@@ -76,20 +85,28 @@ api = ManagementAPI(
 
 
 def _guarded(run: Any) -> Any:
-    """A decorator of every operation: its body is JSON, and a POST with an Idempotency-Key is done once."""
+    """A decorator of every operation: its body is JSON or a file, as it says, and a POST with an
+    Idempotency-Key is done once."""
+    kind, media_type = ("CSV", "text/csv") if _takes_csv(run.__self__) else ("JSON", "application/json")
 
     @wraps(run)
     def guarded(request: HttpRequest, **kwargs: Any) -> Any:
         access = _who(request)
         if access is None:  # whom the operation will turn away
             return run(request, **kwargs)
-        if request.method in WITH_BODY and request.body and request.content_type != "application/json":
-            return problem(415, "Send JSON, with Content-Type: application/json.")
+        # A file of the right kind is not looked at here: the operation reads it as it comes.
+        if request.method in WITH_BODY and request.content_type != media_type and request.body:
+            return problem(415, f"Send {kind}, with Content-Type: {media_type}.")
         if request.method != "POST" or "Idempotency-Key" not in request.headers:
             return run(request, **kwargs)
         return _once(request, access, lambda: run(request, **kwargs))
 
     return guarded
+
+
+def _takes_csv(operation: Operation) -> bool:
+    """Whether its `openapi_extra` says that its body is a file; others take JSON."""
+    return "text/csv" in ((operation.openapi_extra or {}).get("requestBody") or {}).get("content", {})
 
 
 def _who(request: HttpRequest) -> Access | None:
@@ -132,7 +149,11 @@ def _digest(request: HttpRequest, access: Access) -> str:
 
 api.add_decorator(on_their_behalf)
 api.add_decorator(_guarded, mode="view")
-for _router in (people, teams, keys, limits, webhooks, audit, upstream):
+ROUTERS = (
+    *(people, teams, keys, limits, webhooks, audit, upstream),
+    *(prices, calls, savings, usage, unpriced, tags, alerts),
+)
+for _router in ROUTERS:
     api.add_router("", _router)
 
 
@@ -179,6 +200,16 @@ def _unusable(request: HttpRequest, why: Unusable) -> HttpResponse:
     return problem(422, str(why))
 
 
+@api.exception_handler(RequestDataTooBig)
+def _too_big(request: HttpRequest, why: RequestDataTooBig) -> HttpResponse:
+    return problem(413, "The body is too large: send what is in it in parts.")
+
+
+@api.exception_handler(FileRefused)
+def _file_refused(request: HttpRequest, why: FileRefused) -> HttpResponse:
+    return problem(422, str(why), [("file", sentence) for sentence in why.wrong])
+
+
 @api.exception_handler(Taken)
 def _taken(request: HttpRequest, why: Taken) -> HttpResponse:
     return problem(409, str(why))
@@ -188,6 +219,13 @@ def _taken(request: HttpRequest, why: Taken) -> HttpResponse:
 def _not_possible(request: HttpRequest, why: services.NotPossible) -> HttpResponse:
     """What the rules of the house refuse, mostly because of how things are now."""
     return problem(_status_of(why), str(why))
+
+
+@api.exception_handler(TooManyTests)
+def _too_many_tests(request: HttpRequest, why: TooManyTests) -> HttpResponse:
+    answer = problem(429, str(why))
+    answer["Retry-After"] = str(why.retry_after_s)
+    return answer
 
 
 def _status_of(why: services.NotPossible) -> int:

@@ -2,6 +2,7 @@
 And what pages of the room below show of what is served."""
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.contrib.auth.signals import user_logged_out
 from django.db import transaction
 from django.db.models.signals import post_save
 
-SIGNED_IN = {"last_login"}
+SIGNED_IN = {"last_login", "language", "first_name", "last_name", "zone"}
 """Fields of a user whose change means nothing to sockets."""
 
 
@@ -28,9 +29,10 @@ class DashboardConfig(AppConfig):
 
 def _tell_pages_what_is_served() -> None:
     from accounts import served
+    from dashboard import sparklines
     from gateway import queries
 
-    served.install(queries.model_names, _used_of)
+    served.install(queries.model_names, _used_of, _period_of, sparklines.weeks_of)
 
 
 def _used_of(quota_ids: Sequence[int]) -> Mapping[int, Any]:
@@ -41,6 +43,14 @@ def _used_of(quota_ids: Sequence[int]) -> Mapping[int, Any]:
         return standing.figures(quota_ids)
     except standing.NotKnown:
         return {}
+
+
+def _period_of(period: Any, zone: str, now: datetime) -> tuple[datetime, datetime]:
+    """As the relay counts it."""
+    from gateway.relay.limits import period_of
+
+    begins_us, ends_us = period_of(period, zone, int(now.timestamp() * 1_000_000))
+    return datetime.fromtimestamp(begins_us / 1e6, UTC), datetime.fromtimestamp(ends_us / 1e6, UTC)
 
 
 def _rights_changed(user_id: int, **_: Any) -> None:

@@ -16,7 +16,14 @@ from django.conf import settings
 SCHEDULE_S = {
     "gateway.tasks.deliver_outbox": 5,
     "gateway.tasks.remind": 300,
+    "gateway.tasks.reprice": 5,
     "gateway.tasks.tidy": 3600,
+    "gateway.tasks.make_parts": 3600,
+    "gateway.tasks.roll_up": 10,
+    "gateway.tasks.verify_rollups": 3600,
+    "gateway.tasks.retain": 300,
+    "gateway.tasks.probe": 60,
+    "gateway.tasks.watch_alerts": 60,
 }
 """How often each task is sent, by its name."""
 

@@ -12,10 +12,14 @@ from dashboard import live
 from dashboard.frames import Fold, Frame
 from dashboard.gathering import Alone, Gathering, Shared
 from gateway.feed import EVERYBODY
+from gateway.glance import Glance
 from gateway.peers import Peers
-from gateway.relay.records import Settled
+from gateway.relay.records import Refused, Settled
 
 log = logging.getLogger(__name__)
+
+SAME_MOMENT_S = 3
+"""A second that ended longer ago, as those of the history did, had other calls under way."""
 
 
 class Live:
@@ -25,6 +29,7 @@ class Live:
         self._fold = Fold()
         self._hub: live.Hub | None = None
         self._gathering: Gathering | None = None
+        self._glance: Glance | None = None
         self._stop = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -38,8 +43,8 @@ class Live:
     def settled(self, record: Settled, /) -> None:
         self._fold.add(record)
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
-        self._fold.refused(team_id, key_id, route, code)
+    def refused(self, refused: Refused, /) -> None:
+        self._fold.refused(refused.team_id, refused.key_id, refused.route, refused.code)
 
     async def open(self, peers: Peers | None = None, *, publishes: bool = True) -> None:
         """Fill in what is known of the last minutes, before the first call, then tick.
@@ -54,8 +59,21 @@ class Live:
         self._gathering = gathering
         await gathering.open(self._fold, _fill)
         self._loop = asyncio.get_running_loop()
-        self._ticker = self._loop.create_task(live.run(self._fold, gathering.publish, self._stop))
+        self._ticker = self._loop.create_task(live.run(self._fold, self._publish, self._stop))
         live.install(hub)
+
+    def look_through(self, glance: Glance, /) -> None:
+        """From now on frames say what is under way, and pages how the targets are."""
+        self._glance = glance
+
+    def _publish(self, frame: Frame) -> None:
+        """A second of this process is over: with what is under way, at the moment of its end."""
+        assert self._gathering is not None
+        assert self._hub is not None
+        if self._glance is not None and frame.at_s >= int(time.time()) - SAME_MOMENT_S:
+            frame.under_way = self._glance.under_way()
+            self._hub.see(self._glance.seen() if len(self._hub) else None)
+        self._gathering.publish(frame)
 
     def adopted(self, process: str, found: Iterable[Settled]) -> None:
         """How calls of a dead process ended: those that it told nobody of are shown now, once.
@@ -75,6 +93,11 @@ class Live:
         for each in found:
             if each.ended_at_us // 1_000_000 > newest:
                 self._fold.add(each)
+
+    def database(self, *, away: bool) -> None:
+        """Said on the live page from the next frame on."""
+        if self._hub is not None:
+            self._hub.database_away = away
 
     def rights_changed(self, user_id: int, /) -> None:
         """A person's, in another process, or EVERYBODY's. May be called from any thread."""

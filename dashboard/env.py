@@ -42,6 +42,14 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _probe_interval(raw: str) -> int:
+    """0, or no less than the task's own pace."""
+    value = _integer(0, 7 * 86_400)(raw)
+    if 0 < value < 60:
+        raise WrongSetting(f"must be 0, or from 60 to {7 * 86_400}, not {value}")
+    return value
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
     def read(raw: str) -> float:
         try:
@@ -129,6 +137,56 @@ def _redis_url(raw: str) -> str:
     return raw
 
 
+def _database_url(raw: str) -> str:
+    """Says nothing of what it was given: it may hold a password."""
+    database_params(raw)
+    return raw
+
+
+def database_params(url: str) -> dict[str, str]:
+    """What libpq reads out of the address: `dbname`, `host`, `password`, `sslmode` and so on.
+
+    Raises WrongSetting, in words that repeat nothing of it.
+    """
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise WrongSetting(
+            "must begin with postgresql://, such as postgresql://user:password@host:5432/penstock"
+        )
+    params = _read_conninfo(url)
+    ports = params.get("port", "").split(",")
+    if not all(each.isascii() and each.isdigit() and 0 < int(each) < 65536 for each in ports if each):
+        raise WrongSetting(f"has a port that is no number from 1 to 65535. {_ESCAPE}")
+    if not all(_is_host(each) for each in params.get("host", "").split(",")):
+        raise WrongSetting(f"has a / or @ in the host. {_ESCAPE}")
+    name = params.get("dbname", "")
+    if not name:
+        raise WrongSetting("names no database: it goes after the host, as in postgresql://host/penstock")
+    if set(name) & set("/@"):
+        raise WrongSetting(f"has a / or @ in the name of the database. {_ESCAPE}")
+    return params
+
+
+def _is_host(text: str) -> bool:
+    """A name, an address or a socket's directory; no end of a password that was not escaped."""
+    return "@" not in text and ("/" not in text or text.startswith("/"))
+
+
+_ESCAPE = "In a user name or password write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F and % as %25"
+
+
+def _read_conninfo(url: str) -> dict[str, str]:
+    from psycopg import ProgrammingError  # only who has such a database needs to load its library
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except (ProgrammingError, ValueError):
+        raise WrongSetting(
+            "cannot be read: what follows the ? must be parameters that libpq knows, as sslmode=require. "
+            f"{_ESCAPE}"
+        ) from None
+
+
 def _networks(raw: str) -> tuple[str, ...]:
     found = _words(raw)
     for each in found:
@@ -191,6 +249,22 @@ class Env:
         _redis_url,
         "What several processes share: redis://host:6379/0, rediss://… or unix:///path; 6.2 or newer.",
         shown=False,
+    )
+    database_url: str = _setting(
+        "",
+        _database_url,
+        "PostgreSQL instead of SQLite: postgresql://user:password@host:5432/name?sslmode=require.",
+        shown=False,
+    )
+    database_connections: int = _setting(
+        12,
+        _integer(4, 200),
+        "Most connections of one process to PostgreSQL; it has a dozen threads that may ask.",
+    )
+    database_timeout_s: float = _setting(
+        10.0,
+        _seconds(1, 300),
+        "Longest that one statement may take on PostgreSQL; batches of the books may longer.",
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), _networks, "Addresses or ranges of proxies whose X-Forwarded-For is believed; others' is ignored."
@@ -281,6 +355,22 @@ class Env:
         1 << 30,
         _integer(1 << 20, 1 << 40),
         "Longest journal while the database is away; then calls are refused.",
+    )
+    keep_entries_days: int = _setting(
+        0,
+        _integer(0, 36500),
+        "Days for which calls stay on the ledger at least; their sums stay for ever. 0: so do the calls.",
+    )
+    keep_minutes_days: int = _setting(
+        35,
+        _integer(2, 3650),
+        "Days for which sums are kept by the minute; by the quarter-hour they stay for ever.",
+    )
+    probe_interval_s: int = _setting(
+        0,
+        _probe_interval,
+        "Seconds between probes of every provider, ten small calls each; "
+        "0: none, because they cost money that nobody asked to spend.",
     )
 
 

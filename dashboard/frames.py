@@ -6,12 +6,15 @@ Durations are whole microseconds, moments whole seconds since the Unix epoch, mo
 
 import zlib
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, log
+from heapq import nlargest
+from typing import TypeVar
 
 import msgspec
 
+from gateway.glance import NONE_UNDER_WAY, UnderWay
+from gateway.histograms import Histogram, add, bucket_of, percentiles, subtract
 from gateway.relay.records import Settled
 
 WINDOW_S = 900
@@ -21,16 +24,16 @@ TRAILING_S = 60
 KEPT_S = WINDOW_S + TRAILING_S
 """The first point of the page has a trailing minute as well."""
 LATEST_A_SECOND = 20
+BUSIEST_S = 300
+"""What the busiest teams and keys are of."""
+MOST_BUSIEST = 10
+KEYS_A_SECOND = 1000
+"""Of more of them in one second, the rest counts in totals only."""
 
 ALL = 0
 """Stands for all teams together; no team has this id."""
 TOTAL = ""
 """Stands for all model names together; no route has this name."""
-
-# A bucket is 2 % wide, so its middle is within 1 % of everything in it.
-GAMMA = 1.02
-_PER_LOG = 1 / log(GAMMA)
-_MIDDLE = 2 / (GAMMA + 1)
 
 # A caller may ask for any name, so the names of refused calls are bounded.
 REFUSED_NAMES_A_SECOND = 100
@@ -61,51 +64,10 @@ _CALLS, _REFUSED, _INPUT, _OUTPUT, _COST, _SIMULATED, _UNPRICED = (
 )
 _PLACE_OF_OUTCOME = {name: COUNTS.index(name) for name in COUNTS[1:7]}
 
-Histogram = dict[int, int]
-"""How many durations fell into each logarithmic bucket; sparse, and two of them add up."""
 Key = tuple[int, str]
 """A team's id and a route's model name."""
-
-
-def bucket_of(duration_us: int) -> int:
-    """The bucket of a duration; all up to a microsecond share the first."""
-    return ceil(log(duration_us) * _PER_LOG) if duration_us > 1 else 0
-
-
-def value_of(bucket: int) -> int:
-    """The middle of a bucket, within 1 % of every duration in it."""
-    return round(GAMMA**bucket * _MIDDLE)
-
-
-def percentiles(histogram: Histogram, shares: tuple[float, ...] = (0.5, 0.95, 0.99)) -> list[int | None]:
-    """The duration that each share of all stays within (nearest rank); None where there is none."""
-    count = sum(histogram.values())
-    if not count:
-        return [None for _ in shares]
-    found: list[int | None] = []
-    buckets = iter(sorted(histogram))
-    bucket, seen = 0, 0
-    for share in shares:  # growing, so that one walk finds all
-        rank = ceil(share * count)
-        while seen < rank:
-            bucket = next(buckets)
-            seen += histogram[bucket]
-        found.append(value_of(bucket))
-    return found
-
-
-def _add(into: Histogram, more: Histogram) -> None:
-    for bucket, count in more.items():
-        into[bucket] = into.get(bucket, 0) + count
-
-
-def _subtract(from_: Histogram, less: Histogram) -> None:
-    for bucket, count in less.items():
-        left = from_[bucket] - count
-        if left:
-            from_[bucket] = left
-        else:
-            del from_[bucket]
+KeyOfTeam = tuple[int, int]
+"""A team's id and a key's."""
 
 
 class Numbers:
@@ -145,8 +107,8 @@ class Numbers:
 
     def merge(self, other: "Numbers") -> None:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        _add(self.latency, other.latency)
-        _add(self.first_token, other.first_token)
+        add(self.latency, other.latency)
+        add(self.first_token, other.first_token)
         for reason, count in other.refusals.items():
             self.refusals[reason] = self.refusals.get(reason, 0) + count
 
@@ -166,6 +128,10 @@ class Frame:
     numbers: dict[Key, Numbers] = field(default_factory=dict)
     latest: dict[int, deque[Settled]] = field(default_factory=dict)
     """The last calls of the second, by team, oldest first."""
+    keys: dict[KeyOfTeam, list[int]] = field(default_factory=dict)
+    """Calls, failed and truncated ones, and cost in nano-units."""
+    under_way: UnderWay | None = None
+    """At the end of the second; None: not known, because no process said so."""
 
     def add(self, settled: Settled) -> None:
         key = (settled.team_id, settled.route)
@@ -173,10 +139,22 @@ class Frame:
         if numbers is None:
             numbers = self.numbers[key] = Numbers()
         numbers.add(settled)
+        self._count_key(settled)
         latest = self.latest.get(settled.team_id)
         if latest is None:
             latest = self.latest[settled.team_id] = deque(maxlen=LATEST_A_SECOND)
         latest.append(settled)
+
+    def _count_key(self, settled: Settled) -> None:
+        key = (settled.team_id, settled.key_id)
+        counts = self.keys.get(key)
+        if counts is None:
+            if len(self.keys) >= KEYS_A_SECOND:
+                return
+            counts = self.keys[key] = [0, 0, 0]
+        counts[0] += 1
+        counts[1] += settled.outcome in ("failed", "truncated")
+        counts[2] += settled.cost_nanos
 
     def refuse(self, team_id: int, key_id: int, route: str, code: str) -> None:
         if (team_id, route) not in self.numbers and len(self.numbers) >= REFUSED_NAMES_A_SECOND:
@@ -188,6 +166,10 @@ class Frame:
             self.numbers.setdefault(key, Numbers()).merge(numbers)
         for team_id, calls in other.latest.items():
             self.latest.setdefault(team_id, deque(maxlen=LATEST_A_SECOND)).extend(calls)
+        _add_lists(self.keys, other.keys)
+        # What was under way at another moment is no part of what is under way at this one.
+        if other.under_way is not None and other.at_s == self.at_s:
+            self.under_way = _add_lists({} if self.under_way is None else self.under_way, other.under_way)
 
     def by_team(self) -> dict[int, dict[str, Numbers]]:
         """The numbers of each team and of all teams, by route and in total.
@@ -209,6 +191,16 @@ class Frame:
             return list(self.latest.get(team_id, ()))
         calls = [call for calls in self.latest.values() for call in calls]
         return sorted(calls, key=lambda call: call.ended_at_us)[-LATEST_A_SECOND:]
+
+
+Id = TypeVar("Id")
+
+
+def _add_lists(to: dict[Id, list[int]], more: Mapping[Id, Sequence[int]]) -> dict[Id, list[int]]:
+    for each, counts in more.items():
+        before = to.get(each)
+        to[each] = [*counts] if before is None else [a + b for a, b in zip(before, counts, strict=True)]
+    return to
 
 
 class Fold:
@@ -281,6 +273,9 @@ class _PackedFrame(msgspec.Struct, array_like=True):
     at_s: int
     numbers: list[_PackedNumbers]
     latest: dict[int, list[Settled]]
+    keys: list[tuple[int, int, int, int, int]] = []
+    """Team, key, and what is counted of it. A release that packs none has none to tell."""
+    under_way: UnderWay | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -294,7 +289,9 @@ def packed(frame: Frame) -> bytes:
         team_id: [msgspec.structs.replace(call, attempts=()) for call in calls]
         for team_id, calls in frame.latest.items()
     }
-    return zlib.compress(_encode(_PackedFrame(frame.at_s, numbers, latest)), 1)
+    keys = [(*key, *counts) for key, counts in frame.keys.items()]
+    made = _PackedFrame(frame.at_s, numbers, latest, keys, frame.under_way)  # type: ignore[arg-type]
+    return zlib.compress(_encode(made), 1)
 
 
 def _pack(key: Key, numbers: Numbers) -> _PackedNumbers:
@@ -317,6 +314,10 @@ def unpacked(data: bytes) -> Frame:
         numbers.refusals = {(key_id, code): count for key_id, code, count in each.refusals}
     for team_id, calls in read.latest.items():
         frame.latest[team_id] = deque(calls, maxlen=LATEST_A_SECOND)
+    frame.keys = {(team_id, key_id): counts for team_id, key_id, *counts in read.keys}
+    if any(len(each) != len(NONE_UNDER_WAY) for each in (read.under_way or {}).values()):
+        raise ValueError("a frame tells calls under way by other priorities")
+    frame.under_way = read.under_way
     return frame
 
 
@@ -394,18 +395,19 @@ class _Window:
 
     def add(self, numbers: Numbers) -> None:
         self.seconds += 1
-        _add(self.latency, numbers.latency)
-        _add(self.first_token, numbers.first_token)
+        add(self.latency, numbers.latency)
+        add(self.first_token, numbers.first_token)
 
     def subtract(self, numbers: Numbers) -> None:
         self.seconds -= 1
-        _subtract(self.latency, numbers.latency)
-        _subtract(self.first_token, numbers.first_token)
+        subtract(self.latency, numbers.latency)
+        subtract(self.first_token, numbers.first_token)
 
 
 Row = list[int | None]
 """`COUNTS` of one second, then p50, p95, p99 of latency and of first-token time over the trailing minute."""
 NOTHING = [0] * len(COUNTS)
+NO_ROW: Row = [*NOTHING, *[None] * 6]
 
 
 class Trailing:
@@ -447,3 +449,52 @@ def _rows(windows: Mapping[str, _Window], numbers: Mapping[str, Numbers]) -> dic
         ]
         for route, window in windows.items()
     }
+
+
+def under_way_by_team(frame: Frame) -> dict[int, list[int]]:
+    """Of each team that has any, and of all teams; empty where it is not known."""
+    teams = dict(frame.under_way or {})
+    if teams:
+        teams[ALL] = [sum(each) for each in zip(*teams.values(), strict=True)]
+    return teams
+
+
+class Busiest:
+    """The teams and keys with most calls in the last `BUSIEST_S`, kept by adding and subtracting seconds."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, dict[int, list[int]]] = {}
+        """By team and key: calls, failed and truncated ones, and cost in nano-units."""
+        self._seconds: deque[tuple[int, dict[KeyOfTeam, list[int]]]] = deque()
+
+    def advance(self, frame: Frame) -> None:
+        self._seconds.append((frame.at_s, frame.keys))
+        for (team_id, key_id), counts in frame.keys.items():
+            _add_lists(self._sums.setdefault(team_id, {}), {key_id: counts})
+        while self._seconds[0][0] <= frame.at_s - BUSIEST_S:
+            self._forget(self._seconds.popleft()[1])
+
+    def _forget(self, keys: Mapping[KeyOfTeam, Sequence[int]]) -> None:
+        for (team_id, key_id), counts in keys.items():
+            sums = self._sums[team_id]
+            sums[key_id] = [one - other for one, other in zip(sums[key_id], counts, strict=True)]
+            if not sums[key_id][0]:
+                del sums[key_id]
+            if not sums:
+                del self._sums[team_id]
+
+    def keys(self, team_id: int) -> list[list[int]]:
+        """Team, key, calls, failed and truncated ones, cost; at most `MOST_BUSIEST`, the busiest first."""
+        teams = self._sums if team_id == ALL else {team_id: self._sums.get(team_id, {})}
+        rows = ([team, key, *counts] for team, keys in teams.items() for key, counts in keys.items())
+        return nlargest(MOST_BUSIEST, rows, key=lambda row: (row[2], row[4]))
+
+    def teams(self) -> list[list[int]]:
+        """Team, calls, failed and truncated ones, cost; at most `MOST_BUSIEST`, the busiest first."""
+        rows = (
+            [team, *map(sum, zip(*keys.values(), strict=True))] for team, keys in self._sums.items() if keys
+        )
+        return nlargest(MOST_BUSIEST, rows, key=lambda row: (row[1], row[3]))
+
+    def __repr__(self) -> str:
+        return f"<Busiest of {len(self._sums)} teams>"

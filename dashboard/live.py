@@ -8,14 +8,27 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import NamedTuple, cast
 from uuid import uuid4
 
 import msgspec
 
-from dashboard.frames import ALL, KEPT_S, TOTAL, Fold, Frame, Row, Trailing
+from dashboard.frames import (
+    ALL,
+    KEPT_S,
+    NO_ROW,
+    TOTAL,
+    Busiest,
+    Fold,
+    Frame,
+    Row,
+    Trailing,
+    under_way_by_team,
+)
+from dashboard.standing import UNKNOWN, Standing, standing
+from gateway.glance import NONE_UNDER_WAY, Seen
 from gateway.models import Entry
 from gateway.relay.records import Basis, CallOutcome, Settled, Usage
 
@@ -23,7 +36,9 @@ log = logging.getLogger(__name__)
 
 LATEST_KEPT = 50
 QUEUE_FRAMES = 8
-"""What a socket may leave unread before it is caught up in one message instead."""
+"""What a socket may leave unread before it is caught up instead."""
+LONGEST_MESSAGE = 128 * 1024
+"""Characters of frames in one message that catches up; each reader who takes nothing holds one, twice."""
 SETTLE_IN_S = 0.05
 """After the whole second, so that records stamped at its very end have come."""
 
@@ -99,17 +114,40 @@ class _Channel:
         while self.calls and self.calls[0][0] < before_id:
             self.calls.popleft()
 
-    def since(self, frame_id: int) -> tuple[str, str]:
-        """Frames and calls after this id, each as the inside of a JSON array."""
-        frames = ",".join(text for each, text in self.frames if each > frame_id)
-        return frames, ",".join(text for each, text in self.calls if each > frame_id)
+    def since(self, frame_id: int) -> "_Piece":
+        """What came after this id, as much as goes into one message."""
+        frames: list[str] = []
+        last_id: int | None = None
+        length = 0
+        for each, text in self.frames:
+            if each > frame_id:
+                length += len(text)
+                if frames and length > LONGEST_MESSAGE:
+                    break
+                frames.append(text)
+                last_id = each
+        else:
+            last_id = None
+        calls = [
+            text for each, text in self.calls if each > frame_id and (last_id is None or each <= last_id)
+        ]
+        return _Piece(",".join(frames), ",".join(calls), last_id)
+
+
+class _Piece(NamedTuple):
+    """Frames and calls, each as the inside of a JSON array."""
+
+    frames: str
+    calls: str
+    last_id: int | None
+    """Of the last frame; None: there is no more."""
 
 
 class Socket:
     """One reader's place at the hub: a short queue that never makes the writer wait.
 
     A reader that falls behind loses the queue, not the frames:
-    the next message it takes is everything since the last one it took.
+    the next messages it takes are everything since the last one it took.
     """
 
     def __init__(self, hub: "Hub", user_id: int) -> None:
@@ -147,7 +185,6 @@ class Socket:
         """What to send, until the hub closes this socket; then `closing` says why."""
         while self.closing is None:
             if self._behind and self.team_id is not None:
-                self._behind = False
                 self._queue.clear()
                 yield self._caught_up(self.team_id)
             elif self._queue:
@@ -158,13 +195,18 @@ class Socket:
                 await self._wake.wait()
 
     def _caught_up(self, team_id: int) -> str:
-        message = self._hub.snapshot(team_id, self._since, full=not self._known_run)
-        self._known_run, self._since = True, self._hub.last_id
+        """The next message of what is missing: only one is held for a reader who does not take it."""
+        message, self._since = self._hub.snapshot(team_id, self._since, full=not self._known_run)
+        self._known_run, self._behind = True, self._since < self._hub.last_id
         return message
 
     def __repr__(self) -> str:
         queue = f"{len(self._queue)} unread, {self.dropped} dropped"
         return f"<Socket of user {self.user_id} on team {self.team_id}, {queue}>"
+
+
+DATABASE = "the database"
+"""As `Hub.missing` names it."""
 
 
 class Hub:
@@ -178,8 +220,15 @@ class Hub:
         """Of whoever makes the frames; several processes that add up the same ones share it."""
         self.last_id = 0
         self.missing: tuple[str, ...] = ()
-        """What the newest frame lacks, in words: a process that was not heard, or Redis."""
+        """What the newest frame lacks, in words: a process that was not heard, or Redis; or the database."""
+        self.database_away = False
+        """Calls go on, and wait in the journal to be booked."""
+        self._standing = self._told = Standing()
+        """How the targets are, and what of it the newest message said."""
         self._trailing = Trailing()
+        self._busiest = Busiest()
+        self._under_way_from: int | None = None
+        """The first frame that says what is under way."""
         self._channels: dict[int, _Channel] = {}
         self._sockets: set[Socket] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -199,10 +248,19 @@ class Hub:
 
     def publish(self, frame: Frame, missing: tuple[str, ...] = ()) -> None:
         """Encode one second for every team that was busy in the trailing minute, and offer it around."""
-        self.missing = missing
+        self.missing = (*missing, *((DATABASE,) if self.database_away else ()))
         rows = self._trailing.advance(frame)
+        self._busiest.advance(frame)
         self.last_id = frame.at_s
-        tails = {team_id: self._keep(frame, team_id, routes) for team_id, routes in rows.items()}
+        if self._under_way_from is None and frame.under_way is not None:
+            self._under_way_from = frame.at_s
+        under_way = under_way_by_team(frame)
+        for team_id in under_way.keys() - rows.keys():
+            rows[team_id] = {TOTAL: [*NO_ROW]}
+        tails = {
+            team_id: self._keep(frame, team_id, routes, under_way.get(team_id, NONE_UNDER_WAY))
+            for team_id, routes in rows.items()
+        }
         for channel in self._channels.values():
             channel.forget(frame.at_s - KEPT_S + 1)
         self._channels = {team_id: each for team_id, each in self._channels.items() if each.frames}
@@ -216,10 +274,20 @@ class Hub:
             if socket.team_id is not None:
                 socket.offer(self.last_id, message)
 
-    def _keep(self, frame: Frame, team_id: int, routes: dict[str, Row]) -> str:
+    def see(self, seen: Seen | None) -> None:
+        """The targets as they are now, for the next message; None: nobody looked."""
+        self._standing = Standing() if seen is None else standing(seen)
+
+    def _keep(self, frame: Frame, team_id: int, routes: dict[str, Row], under_way: Sequence[int]) -> str:
         total = routes.pop(TOTAL)
         encoded = _json(
-            {"id": frame.at_s, "routes": routes, "total": total, "refused": _refusals(frame, team_id)}
+            {
+                "id": frame.at_s,
+                "routes": routes,
+                "total": total,
+                "refused": _refusals(frame, team_id),
+                "under_way": None if frame.under_way is None else under_way,
+            }
         )
         calls = [_json(_row_of(call)) for call in frame.latest_of(team_id)]
         self._channels.setdefault(team_id, _Channel()).add(frame.at_s, encoded, calls)
@@ -227,23 +295,47 @@ class Hub:
 
     def _offer(self, frame_id: int, tails: dict[int, str]) -> None:
         messages: dict[int, str] = {}
-        head = f'"kind":"frame","id":{frame_id},"missing":{_json(self.missing)}'
+        kind = f'"kind":"frame","id":{frame_id}'
         for socket in self._sockets:
             if socket.team_id is None:
                 continue
             if socket.team_id not in messages:
                 tail = tails.get(socket.team_id, '"frame":null,"calls":[]')
-                messages[socket.team_id] = f"{{{head},{tail}}}"
+                head = self._head(socket.team_id, only_news=True)
+                messages[socket.team_id] = f"{{{kind},{head},{tail}}}"
             socket.offer(frame_id, messages[socket.team_id])
+        self._told = self._standing
 
-    def snapshot(self, team_id: int, since: int = 0, *, full: bool = True) -> str:
-        """Every kept frame after `since`, seconds without one skipped. `full`: forget what you had."""
+    def _head(self, team_id: int, *, only_news: bool) -> str:
+        """What is now, besides the frames. Whoever misses news is told all of it with the next snapshot."""
+        busiest = {
+            "keys": self._busiest.keys(team_id),
+            "teams": self._busiest.teams() if team_id == ALL else None,
+        }
+        targets = self._standing.text(sees_all=team_id == ALL)
+        if only_news and targets == self._told.text(sees_all=team_id == ALL):
+            targets = UNKNOWN
+        return (
+            f'"missing":{_json(self.missing)},"under_way_from":{_json(self._under_way_from)},'
+            f'"busiest":{_json(busiest)},"targets":{targets}'
+        )
+
+    def snapshot(self, team_id: int, since: int = 0, *, full: bool = True) -> tuple[str, int]:
+        """Kept frames after `since`, seconds without one skipped, and the id that they go up to.
+
+        As many as one message may hold. `full`: forget what you had.
+        """
         if since < self.last_id - KEPT_S:
             full = True  # there would be a hole
-        frames, calls = self._channels.get(team_id, _Channel()).since(0 if full else since)
-        head = f'"kind":"snapshot","run":"{self.run_id}","id":{self.last_id},"full":{_json(full)}'
-        head += f',"missing":{_json(self.missing)}'
-        return f'{{{head},"frames":[{frames}],"calls":[{calls}]}}'
+        piece = self._channels.get(team_id, _Channel()).since(0 if full else since)
+        up_to = self.last_id if piece.last_id is None else piece.last_id
+        head = f'"kind":"snapshot","run":"{self.run_id}","id":{up_to},"full":{_json(full)}'
+        head += f",{self._head(team_id, only_news=False)}"
+        return f'{{{head},"frames":[{piece.frames}],"calls":[{piece.calls}]}}', up_to
+
+    def has_frames(self, team_id: int) -> bool:
+        """Whether a page of this team has anything to draw. May be called from any thread."""
+        return team_id in self._channels
 
     def close_user(self, user_id: int | None) -> None:
         """Close every socket of a user, or of everybody, at once. May be called from any thread."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 
+from dashboard import outage
+
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "/api/"
 EXAMPLE = {
@@ -43,6 +45,7 @@ SENTENCES = {
     404: "There is nothing here.",
     405: "This cannot be done here; the header Allow says what can.",
     500: "Something went wrong in the gateway; its log says what.",
+    503: outage.SENTENCE,
 }
 """Of what is answered before, or instead of, an operation."""
 

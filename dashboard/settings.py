@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dashboard import broker as _broker
+from dashboard import databases as _databases
 from dashboard import env as _env
 
 try:
@@ -42,9 +43,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "channels",
+    "django_htmx",
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.usersessions",
     "ninja",  # for the page of the API's documentation, whose scripts are then ours to serve
 ]
 MIDDLEWARE = [
@@ -52,15 +55,20 @@ MIDDLEWARE = [
     "servestatic.middleware.ServeStaticMiddleware",
     "dashboard.access.ContentSecurityPolicy",
     "dashboard.problems.Problems",
+    "dashboard.patience.Patience",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "dashboard.language.Language",
+    "django_htmx.middleware.HtmxMiddleware",
     "dashboard.access.Acting",
+    "dashboard.access.Sessions",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "dashboard.access.NoStore",
+    "accounts.afterwards.Afterwards",
 ]
 ROOT_URLCONF = "dashboard.urls"
 TEMPLATES = [
@@ -78,18 +86,10 @@ TEMPLATES = [
         },
     },
 ]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": VAR_DIR / "penstock.sqlite3",
-        "TEST": {"NAME": VAR_DIR / "test.sqlite3"},  # a file, as in real use: threads share it
-        "OPTIONS": {
-            "timeout": 5,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-32000;",
-        },
-    }
-}
+if ENV.database_url:
+    DATABASES = {"default": _databases.postgresql(ENV)}
+else:
+    DATABASES = {"default": _databases.sqlite(VAR_DIR)}
 if ENV.redis_url:
     CACHES = {
         "default": {
@@ -114,6 +114,13 @@ if ENV.redis_url:
         }
     }
 else:
+    CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+            # With Django's 300, tries at invented accounts would push out what was counted of others.
+            "OPTIONS": {"MAX_ENTRIES": 100_000},
+        }
+    }
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 CELERY_BROKER_URL = _broker.address(ENV.redis_url)
@@ -146,14 +153,22 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_ADAPTER = "accounts.adapter.ClosedSignup"
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False
+ACCOUNT_FORMS = {"reset_password": "accounts.forms.account.ForgottenPassword"}
 ACCOUNT_EMAIL_SUBJECT_PREFIX = "Penstock: "
-# Guesses are held off by the address they come from: ten wrong passwords a minute, whoever is meant.
-# A person's own limit is far above it, so that a stranger's few wrong guesses lock nobody out.
-ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,100/300s/key", "invitation": "30/m/ip"}
+# Ten wrong passwords a minute from an address, whoever is meant, and ten at an account, whoever asks;
+# and no more than a hundred an hour, which holds off codes of six digits as well.
+# So that a stranger who goes on guessing locks nobody out, browsers that an account knows, and whoever
+# has just reset the password by mail, are counted apart from strangers: see accounts/known_browsers.py.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,10/m/key,100/h/key", "invitation": "30/m/ip"}
+KNOWN_BROWSER_COOKIE_NAME = "known_browser"
 ACCOUNT_LOGOUT_ON_PASSWORD_CHANGE = False
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 900
-MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_ADAPTER = "accounts.adapter.SecondFactors"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_WEBAUTHN_USER_VERIFICATION = "required"  # a passkey signs in alone, so it must be both factors
 MFA_TOTP_ISSUER = "Penstock"
+MFA_TOTP_TOLERANCE = 1  # a code typed as its half minute ends is good for one more (RFC 6238, section 5.2)
 LOGIN_REDIRECT_URL = "/"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 
@@ -172,6 +187,12 @@ else:
 DEFAULT_FROM_EMAIL = ENV.email_from
 
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ja", "日本語")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = "dashboard.formats"
+LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SAMESITE = "Lax"
+LANGUAGE_COOKIE_AGE = 365 * 86_400
 TIME_ZONE = "UTC"
 
 _ICON = "/static/penstock.svg"
@@ -214,6 +235,8 @@ SILENCED_SYSTEM_CHECKS = [
 if ENV.secure_cookies:
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "__Host-sessionid", "__Host-csrftoken"
+    LANGUAGE_COOKIE_NAME, LANGUAGE_COOKIE_SECURE = "__Host-language", True
+    KNOWN_BROWSER_COOKIE_NAME = "__Host-known_browser"
     SECURE_HSTS_SECONDS = 31_536_000
 
 LOGGING = {
@@ -224,12 +247,15 @@ LOGGING = {
     },
     "filters": {
         "without_traceback": {"()": "dashboard.access.WithoutTraceback"},
+        "without_traceback_of_outages": {"()": "dashboard.access.WithoutTracebackOfOutages"},
         "without_traceback_below_error": {"()": "dashboard.access.WithoutTraceback", "below": _logging.ERROR},
     },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "loggers": {
         "django.security.DisallowedHost": {"filters": ["without_traceback"]},
-        "django.request": {"filters": ["without_traceback_below_error"]},  # 4xx; a 500 keeps its own
+        "django.request": {  # 4xx, and 503 while the database is away; a 500 keeps its own
+            "filters": ["without_traceback_below_error", "without_traceback_of_outages"]
+        },
     },
     "root": {"handlers": ["stderr"], "level": ENV.log_level},
 }

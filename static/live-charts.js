@@ -1,11 +1,11 @@
 // Chart.js, told how this house draws. A series is known by its colour, its dashes and its points alike.
 
-import { duration, durationTick, percent, rate, time, timeWithSeconds } from "./live-format.js";
-import { errorRate, TRAILING_S, WINDOW_S } from "./live-store.js";
+import { count, duration, durationTick, percent, rate, time, timeWithSeconds } from "./live-format.js";
+import { errorRate, PRIORITIES, STEP_S, TRAILING_S, WINDOW_S } from "./live-store.js";
 
-const STEP_S = 5; // a point every 5 s keeps the lines calm; the newest second is always drawn
 const SMOOTH_S = 30;
 const POINT_EVERY_S = 60;
+const NEAR_PX = 16;
 const COLOURS = 8;
 const DASHES = [[], [7, 3], [2, 2], [9, 3, 2, 3], [12, 4], [5, 2, 1, 2, 1, 2], [1, 3], [14, 3, 3, 3]];
 const POINTS = ["circle", "rect", "triangle", "rectRot", "crossRot", "star", "cross", "dash"];
@@ -22,7 +22,7 @@ const SHAPES = {
 };
 
 export const ALL = Symbol("all model names");
-export const nameOf = (name) => (name === ALL ? "All model names" : name);
+export const nameOf = (name) => (name === ALL ? gettext("All model names") : name);
 
 const colours = new Map();
 const token = (name) => {
@@ -72,20 +72,57 @@ const tokens = (series, second) => mean("input_tokens")(series, second) + mean("
 const spend = (series, second) => series.sum("cost_nanos", second, TRAILING_S);
 const percentile = (name) => (series, second) => series.at(second, name);
 
-/** What the charts are called in the page, and how each is drawn; `money` formats nano-units. */
+/** Which of the counts of calls under way each line is: a colour a priority, queued ones dashed. */
+const underWayLines = () => {
+  const names = [gettext("Urgent"), gettext("Normal"), gettext("Batch")];
+  const point = ["triangle", "circle", "rect"];
+  return ["in_flight", "queued"].flatMap((what, half) => names.map((name, at) => ({
+    label: what === "queued" ? interpolate(gettext("%s, queued"), [name]) : name,
+    style: { property: `--series-${at + 1}`, dash: half ? [3, 3] : [], point: point[at], offset_s: at * 15 + half * 5 },
+    value: (underWay, second) => underWay.most(second, half * PRIORITIES.length + at, STEP_S),
+  })));
+};
+
+/** What the charts are called in the page, and how each is drawn; `money` formats nano-units.
+ *  `covers`: the seconds of which a point tells, its own the last. */
 export const kindsWith = (money) => ({
-  calls: { value: mean("calls"), format: rate, atLeast: 1 },
-  latency: { choices: "latency", format: duration, tick: durationTick, atLeast: 100_000 },
-  first_token: { choices: "first_token", format: duration, tick: durationTick, atLeast: 100_000 },
-  errors: { value: errorRate, format: percent, atLeast: 0.05 },
-  spend: { value: spend, format: money, atLeast: 1000 },
-  tokens: { value: tokens, format: rate, atLeast: 10 },
+  calls: { value: mean("calls"), format: rate, atLeast: 1, covers: SMOOTH_S },
+  under_way: { lines: underWayLines(), format: count, atLeast: 4, covers: STEP_S },
+  latency: { choices: "latency", format: duration, tick: durationTick, atLeast: 100_000, covers: TRAILING_S },
+  first_token: { choices: "first_token", format: duration, tick: durationTick, atLeast: 100_000, covers: TRAILING_S },
+  errors: { value: errorRate, format: percent, atLeast: 0.05, covers: TRAILING_S },
+  spend: { value: spend, format: money, atLeast: 1000, covers: TRAILING_S },
+  tokens: { value: tokens, format: rate, atLeast: 10, covers: SMOOTH_S },
 });
 
 const PERCENTS = ["p50", "p95", "p99"];
 
+/** Show what is known before the first figure, so that it takes its place at once. */
+export const prepare = (section, { lines, choices }) => {
+  if (lines) showLegend(section, lines);
+  if (choices) section.querySelector("select").replaceChildren(eachName());
+};
+
+const eachName = () => group(
+  gettext("Each model name"),
+  PERCENTS.map((name) => [name, interpolate(gettext("%s of each model name"), [name])]),
+);
+
+const showLegend = (section, lines) => {
+  const legend = section.querySelector(".chart-legend");
+  legend.hidden = !lines.length;
+  legend.replaceChildren(...lines.map(({ label, style }) => {
+    const item = document.createElement("span");
+    item.className = "legend-item";
+    item.append(sampleOf(style), label);
+    return item;
+  }));
+};
+
 export class LiveChart {
-  #section;
+  box;
+  shown = { first: 0, last: 0 };
+  section;
   #kind;
   #chart;
   #select;
@@ -95,8 +132,9 @@ export class LiveChart {
   #tableAt = 0;
 
   constructor(section, kind, redraw) {
-    this.#section = section;
+    this.section = section;
     this.#kind = kind;
+    this.box = section.querySelector(".chart-canvas");
     this.#chart = new Chart(section.querySelector("canvas"), configuration(kind));
     this.#select = section.querySelector("select");
     this.#select?.addEventListener("change", () => {
@@ -117,9 +155,75 @@ export class LiveChart {
     const { scales } = this.#chart.options;
     scales.x.max = now;
     scales.x.min = now - store.span(now);
+    this.shown = { first: Math.max(gridFrom(now), Math.ceil(scales.x.min / STEP_S) * STEP_S), last: now };
     this.#chart.data.datasets = lines.map((line, at) => this.#dataset(line, this.#chart.data.datasets[at], now));
     this.#chart.update("none");
+    this.box.parentElement.removeAttribute("data-loading");
     this.#drawTable(now, lines);
+  }
+
+  get covers() {
+    return this.#kind.covers;
+  }
+
+  /** The drawn second that is nearest to a place in the box, in pixels; null outside of the drawing. */
+  secondAt(x) {
+    const { chartArea, scales } = this.#chart;
+    if (!chartArea || x < chartArea.left - 4 || x > chartArea.right + 4) return null;
+    return this.#nearest(scales.x.getValueForPixel(x));
+  }
+
+  #nearest(second) {
+    const { first, last } = this.shown;
+    const grid = Math.round(second / STEP_S) * STEP_S;
+    return Math.abs(second - last) < Math.abs(second - grid) || grid > last ? last : Math.max(first, grid);
+  }
+
+  /** Show what every line was at that second; null: nothing is pointed at. */
+  point(second) {
+    const chart = this.#chart;
+    const at = second === null ? null : this.#nearest(second);
+    const place = at === null || second < this.shown.first ? -1 : this.#placeOf(at);
+    const active = place < 0 ? [] : chart.data.datasets.map((_, datasetIndex) => ({ datasetIndex, index: place }));
+    chart.pointedAt = active.length ? at : null;
+    chart.setActiveElements(active);
+    chart.tooltip.setActiveElements(active, { x: active.length ? chart.scales.x.getPixelForValue(at) : 0, y: 0 });
+    chart.draw();
+    this.#announce(at);
+  }
+
+  #placeOf(second) {
+    const data = this.#chart.data.datasets[0]?.data ?? [];
+    const place = second === this.shown.last ? data.length - 1 : Math.round((second - data[0]?.x) / STEP_S);
+    return place < data.length ? place : -1;
+  }
+
+  #announce(second) {
+    const ago = second === null ? 0 : this.shown.last - second;
+    this.box.setAttribute("aria-valuenow", WINDOW_S - Math.min(WINDOW_S, ago));
+    if (second === null) this.box.setAttribute("aria-valuetext", gettext("No second is chosen"));
+  }
+
+  /** Say it in words, for who moves by keyboard. */
+  tell(second) {
+    const place = this.#placeOf(this.#nearest(second));
+    const said = this.#chart.data.datasets
+      .map(({ label, data }) => [label, data[place]?.y ?? NaN])
+      .filter(([, value]) => !Number.isNaN(value))
+      .map(([label, value]) => `${label} ${this.#kind.format(value)}`);
+    this.box.setAttribute("aria-valuetext", [timeWithSeconds(second), ...said].join(", "));
+  }
+
+  /** The model name whose line is meant: the nearest to `y` in pixels, or the only one; null: all of them. */
+  routeAt(second, y) {
+    const { data: { datasets }, scales } = this.#chart;
+    const place = this.#placeOf(this.#nearest(second));
+    const near = datasets
+      .map(({ route, data }) => [route, Math.abs(scales.y.getPixelForValue(data[place]?.y ?? NaN) - y)])
+      .filter(([, away]) => away <= NEAR_PX)
+      .sort((one, other) => one[1] - other[1]);
+    const routes = new Set(datasets.map(({ route }) => route));
+    return near[0]?.[0] ?? (routes.size === 1 ? [...routes][0] : null);
   }
 
   restyle() {
@@ -127,23 +231,30 @@ export class LiveChart {
   }
 
   #lines(store, shown) {
+    if (this.#kind.lines) {
+      this.#showLegend(this.#kind.lines);
+      return this.#kind.lines.map((line) => ({ ...line, series: store.underWay, route: null }));
+    }
     const one = this.#choice.startsWith("of:") ? this.#choice.slice(3) : null;
     if (!this.#select || one === null) {
       this.#showLegend([]);
       const value = this.#kind.value ?? percentile(`${this.#kind.choices}_${this.#choice}`);
-      return shown.map(([name, place, series]) => ({ label: nameOf(name), style: styleOf(place), series, value }));
+      return shown.map(([name, place, series]) => ({
+        label: nameOf(name), route: name === ALL ? null : name, style: styleOf(place), series, value,
+      }));
     }
     const series = one === "" ? store.total : (store.routes.get(one) ?? store.total);
     const lines = PERCENTS.map((name, at) => ({
-      label: name, style: styleOf(at), series, value: percentile(`${this.#kind.choices}_${name}`),
+      label: name, route: one || null, style: styleOf(at), series, value: percentile(`${this.#kind.choices}_${name}`),
     }));
     this.#showLegend(lines);
     return lines;
   }
 
-  #dataset({ label, style, series, value }, before, last) {
+  #dataset({ label, route, style, series, value }, before, last) {
     return Object.assign(before ?? {}, {
       label,
+      route,
       data: points(series, value, last),
       borderColor: token(style.property),
       backgroundColor: token(style.property),
@@ -157,9 +268,11 @@ export class LiveChart {
   #offer(names) {
     if (names.join("\n") === this.#offered) return;
     this.#offered = names.join("\n");
-    const each = group("Each model name", PERCENTS.map((name) => [name, `${name} of each model name`]));
-    const all = [["of:", "p50, p95, p99 of all calls"], ...names.map((name) => [`of:${name}`, `p50, p95, p99 of ${name}`])];
-    this.#select.replaceChildren(each, group("One, in detail", all));
+    const all = [
+      ["of:", gettext("p50, p95, p99 of all calls")],
+      ...names.map((name) => [`of:${name}`, interpolate(gettext("p50, p95, p99 of %s"), [name])]),
+    ];
+    this.#select.replaceChildren(eachName(), group(gettext("One, in detail"), all));
     this.#select.value = this.#choice;
     if (this.#select.selectedIndex < 0) this.#select.value = this.#choice = "p95";
   }
@@ -168,25 +281,18 @@ export class LiveChart {
     const wanted = lines.map(({ label }) => label).join();
     if (wanted === this.#legendShown) return;
     this.#legendShown = wanted;
-    const legend = this.#section.querySelector(".chart-legend");
-    legend.hidden = !lines.length;
-    legend.replaceChildren(...lines.map(({ label, style }) => {
-      const item = document.createElement("span");
-      item.className = "legend-item";
-      item.append(sampleOf(style), label);
-      return item;
-    }));
+    showLegend(this.section, lines);
   }
 
   // The same values for those who do not see the chart, by the minute and only while it is open.
   #drawTable(last, lines) {
-    const details = this.#section.querySelector("details");
+    const details = this.section.querySelector("details");
     const minute = Math.floor(last / 60) * 60;
     const wanted = `${minute} ${lines.map(({ label }) => label).join()}`;
     if (!details.open || wanted === this.#tableAt) return;
     this.#tableAt = wanted;
     const head = document.createElement("tr");
-    head.append(cell("th", "At", "col"), ...lines.map(({ label }) => cell("th", label, "col")));
+    head.append(cell("th", gettext("At"), "col"), ...lines.map(({ label }) => cell("th", label, "col")));
     const rows = Array.from({ length: WINDOW_S / 60 }, (_, ago) => {
       const row = document.createElement("tr");
       const at = minute - ago * 60;
@@ -213,10 +319,11 @@ const group = (label, options) => {
   return element;
 };
 
+const gridFrom = (last) => Math.floor((last - WINDOW_S) / STEP_S) * STEP_S;
+
 const points = (series, value, last) => {
-  const first = Math.floor((last - WINDOW_S) / STEP_S) * STEP_S;
   const found = [];
-  for (let second = first; second < last; second += STEP_S) found.push({ x: second, y: value(series, second) });
+  for (let second = gridFrom(last); second < last; second += STEP_S) found.push({ x: second, y: value(series, second) });
   found.push({ x: last, y: value(series, last) });
   return found;
 };
@@ -239,6 +346,24 @@ const marks = {
   },
 };
 
+// The second that is pointed at, on every chart.
+const crosshair = {
+  id: "crosshair",
+  beforeDatasetsDraw(chart) {
+    if (chart.pointedAt === null || chart.pointedAt === undefined) return;
+    const { ctx, chartArea: { top, bottom }, scales } = chart;
+    const x = Math.round(scales.x.getPixelForValue(chart.pointedAt)) + 0.5;
+    ctx.save();
+    ctx.strokeStyle = token("--line-strong");
+    ctx.setLineDash([3, 3]);
+    ctx.beginPath();
+    ctx.moveTo(x, top);
+    ctx.lineTo(x, bottom);
+    ctx.stroke();
+    ctx.restore();
+  },
+};
+
 const configuration = ({ format, tick = format, atLeast }) => {
   const options = {
     animation: false,
@@ -246,7 +371,7 @@ const configuration = ({ format, tick = format, atLeast }) => {
     normalized: true,
     responsive: true,
     maintainAspectRatio: false,
-    events: ["mousemove", "mouseout", "touchstart", "touchmove"],
+    events: [], // all charts are pointed at together, see `live-cursor.js`
     interaction: { mode: "index", intersect: false },
     elements: { line: { borderWidth: 1.75 }, point: { hitRadius: 0, hoverRadius: 4 } },
     scales: {
@@ -277,7 +402,7 @@ const configuration = ({ format, tick = format, atLeast }) => {
     },
   };
   colour(options);
-  return { type: "line", data: { datasets: [] }, options, plugins: [marks] };
+  return { type: "line", data: { datasets: [] }, options, plugins: [crosshair, marks] };
 };
 
 const colour = ({ scales, plugins }) => {

@@ -1,15 +1,31 @@
 // Figures as people read them. A figure that is not known is a dash, never 0.
 
 const NONE = "–";
-const number = (options) => new Intl.NumberFormat(undefined, options);
+const language = document.documentElement.lang || undefined; // the page's, which need not be the browser's
+const zone = document.documentElement.dataset.zone; // the reader's own, which the page names
+// Made when it is first needed, and once: each takes a phone milliseconds.
+const lazily = (make) => {
+  let made = null;
+  return { format: (value) => (made ??= make()).format(value) };
+};
+const number = (options) => lazily(() => new Intl.NumberFormat(language, options));
+// Where the browser does not know the zone, moments are in UTC and each says so.
+const inZone = (options) => {
+  try {
+    return new Intl.DateTimeFormat(language, { ...options, timeZone: zone });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return new Intl.DateTimeFormat(language, { ...options, timeZone: "UTC", timeZoneName: "short" });
+  }
+};
+const moments = (options) => lazily(() => inZone({ ...options, hourCycle: "h23" }));
 const whole = number({ maximumFractionDigits: 0 });
 const short = number({ notation: "compact", maximumSignificantDigits: 3 });
 const twoDigits = number({ maximumFractionDigits: 2 });
 const oneDigit = number({ maximumFractionDigits: 1 });
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const clockWithSeconds = new Intl.DateTimeFormat(undefined, {
-  hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
-});
+const clock = moments({ hour: "2-digit", minute: "2-digit" });
+const clockWithSeconds = moments({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dayAndClock = moments({ month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 
 export const count = (value) => (value >= 1e6 ? short : whole).format(value);
 
@@ -37,20 +53,22 @@ export const durationTick = durationWith(twoDigits);
 
 /** Nano-units of a currency; below one unit with three digits that mean something. */
 export const moneyIn = (currency) => {
-  const usual = number({ style: "currency", currency });
-  const digits = usual.resolvedOptions().maximumFractionDigits;
-  const small = (value) => number({
-    style: "currency",
-    currency,
-    minimumFractionDigits: digits,
-    maximumFractionDigits: Math.max(digits, Math.min(9, 2 - Math.floor(Math.log10(value)))),
-  });
+  const usual = new Intl.NumberFormat(language, { style: "currency", currency });
+  const least = usual.resolvedOptions().maximumFractionDigits;
+  const byDigits = new Map([[least, usual]]);
+  const withDigits = (most) => {
+    if (!byDigits.has(most)) byDigits.set(most, number({ style: "currency", currency, minimumFractionDigits: least, maximumFractionDigits: most }));
+    return byDigits.get(most);
+  };
+  const digitsOf = (value) => Math.max(least, Math.min(9, 2 - Math.floor(Math.log10(value))));
   return (nanos) => {
     if (Number.isNaN(nanos)) return NONE;
     const value = nanos / 1e9;
-    return (value === 0 || value >= 1 ? usual : small(value)).format(value);
+    return withDigits(value === 0 || value >= 1 ? least : digitsOf(value)).format(value);
   };
 };
 
 export const time = (second) => clock.format(second * 1000);
 export const timeWithSeconds = (second) => clockWithSeconds.format(second * 1000);
+/** Of an ISO moment. */
+export const dayAndTime = (at) => dayAndClock.format(new Date(at));

@@ -2,8 +2,13 @@
 
 const SILENT_MS = 5000; // a frame comes every second, so silence means that the line is dead
 const FIRST_WAIT_MS = 250;
-const LONGEST_WAIT_MS = 3000;
+const LONGEST_WAIT_MS = 2500;
 const RIGHTS_CHANGED = 4403;
+
+const isThere = async () => {
+  const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(LONGEST_WAIT_MS) }).catch(() => null);
+  return answer !== null && ![502, 503, 504].includes(answer.status); // a proxy's words for a server that is away
+};
 
 export class Feed {
   #address;
@@ -55,11 +60,24 @@ export class Feed {
     clearTimeout(this.#watchdog);
     this.#listener.state("reconnecting");
     if (code === RIGHTS_CHANGED) this.#listener.refused();
+    this.#wait();
+  }
+
+  #wait() {
     this.#failures += 1;
     if (this.#failures % 3 === 2) this.#askWhy();
     const wait = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (this.#failures - 1));
     // Jittered, so that a restart does not bring every page back in the same moment.
-    this.#retry = setTimeout(() => this.connect(), wait * (0.5 + Math.random() / 2));
+    this.#retry = setTimeout(() => this.#tryAgain(), wait * (0.5 + Math.random() / 2));
+  }
+
+  // Chromium holds a page's sockets back for up to 5 s when many of them have failed. So after a second failure
+  // the server is first asked in another way whether it is there.
+  async #tryAgain() {
+    const mayConnect = this.#failures < 2 || await isThere();
+    if (this.#socket) return; // the network said meanwhile that it is back
+    if (mayConnect) this.connect();
+    else this.#wait();
   }
 
   // A browser does not tell why a socket was refused, so the page itself is asked.

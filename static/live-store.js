@@ -2,6 +2,7 @@
 
 export const WINDOW_S = 900;
 export const TRAILING_S = 60;
+export const STEP_S = 5; // a point every 5 s keeps the lines calm; the newest second is always drawn
 const YOUNG_SPANS_S = [120, 300]; // so that a first call is not a speck at the edge of an empty quarter of an hour
 const KEPT_S = WINDOW_S + TRAILING_S;
 export const LATEST_KEPT = 50;
@@ -20,6 +21,13 @@ const COLUMN = new Map([...COUNTS, ...PERCENTILES].map((name, at) => [name, at])
 export class Series {
   #rows = new Float64Array(KEPT_S * COLUMN.size);
   #seconds = new Float64Array(KEPT_S);
+
+  copy() {
+    const copy = new Series();
+    copy.#rows.set(this.#rows);
+    copy.#seconds.set(this.#seconds);
+    return copy;
+  }
 
   set(second, row) {
     const slot = second % KEPT_S;
@@ -48,10 +56,57 @@ export class Series {
   }
 }
 
+// Calls under way, as `gateway/glance.py` counts them: in flight, then queued.
+export const PRIORITIES = ["urgent", "normal", "batch"];
+const UNDER_WAY = 2 * PRIORITIES.length;
+
+/** How many calls were under way at the end of each second, in a ring. A second without a row had none. */
+export class UnderWay {
+  #counts = new Uint32Array(KEPT_S * UNDER_WAY);
+  #seconds = new Float64Array(KEPT_S);
+  #from = Infinity;
+
+  copy() {
+    const copy = new UnderWay();
+    copy.#counts.set(this.#counts);
+    copy.#seconds.set(this.#seconds);
+    copy.#from = this.#from;
+    return copy;
+  }
+
+  /** Nothing is known of seconds before this one; null: of none yet. */
+  knownFrom(second) {
+    this.#from = second ?? Infinity;
+  }
+
+  set(second, counts) {
+    const slot = second % KEPT_S;
+    this.#seconds[slot] = second;
+    this.#counts.set(counts, slot * UNDER_WAY);
+  }
+
+  at(second, place) {
+    if (second < this.#from) return NaN;
+    const slot = second % KEPT_S;
+    return this.#seconds[slot] === second ? this.#counts[slot * UNDER_WAY + place] : 0;
+  }
+
+  /** The most of the `span` seconds that end with `second`; NaN where none of them is known. */
+  most(second, place, span) {
+    let found = NaN;
+    for (let each = second - span + 1; each <= second; each++) {
+      const count = this.at(each, place);
+      if (!(count <= found)) found = Number.isNaN(count) ? found : count;
+    }
+    return found;
+  }
+}
+
 export class Store {
   run = "";
   lastId = 0;
   total = new Series();
+  underWay = new UnderWay();
   routes = new Map();
   #lastSeen = new Map();
   #refused = [];
@@ -63,28 +118,42 @@ export class Store {
     return YOUNG_SPANS_S.find((span) => now - this.#oldest < span * 0.9) ?? WINDOW_S;
   }
 
-  /** Take in a snapshot or a frame. What was there before is not counted twice. */
-  take(message) {
-    if (message.kind === "snapshot") this.#takeSnapshot(message);
-    else if (message.id > this.lastId) this.#takeFrame(message.id, message.frame, message.calls);
+  /** A copy as of now, which stays as it is whatever comes: the rings here go on and forget. */
+  frozen() {
+    const copy = new Store();
+    [copy.lastId, copy.#oldest] = [this.lastId, this.#oldest];
+    [copy.total, copy.underWay] = [this.total.copy(), this.underWay.copy()];
+    for (const [name, series] of this.routes) copy.routes.set(name, series.copy());
+    [copy.#calls, copy.#refused] = [new Map(this.#calls), [...this.#refused]];
+    return copy;
   }
 
-  #takeSnapshot({ run, id, full, frames, calls }) {
+  /** Take in a snapshot or a frame. What was there before is not counted twice. */
+  take(message) {
+    if (message.kind === "waiting") return;
+    if (message.kind === "snapshot") this.#takeSnapshot(message);
+    else if (message.id > this.lastId) this.#takeFrame(message);
+  }
+
+  #takeSnapshot({ run, id, full, frames, calls, under_way_from: from }) {
     if (full) this.#forgetAll();
+    this.underWay.knownFrom(from);
     this.run = run;
     for (const frame of frames) if (frame.id > this.lastId) this.#takeRows(frame);
     this.#takeCalls(calls);
     this.#moveTo(id);
   }
 
-  #takeFrame(id, frame, calls) {
+  #takeFrame({ id, frame, calls, under_way_from: from }) {
+    this.underWay.knownFrom(from);
     if (frame) this.#takeRows(frame);
     this.#takeCalls(calls);
     this.#moveTo(id);
   }
 
-  #takeRows({ id, routes, total, refused }) {
+  #takeRows({ id, routes, total, refused, under_way: underWay }) {
     this.total.set(id, total);
+    if (underWay) this.underWay.set(id, underWay);
     this.#oldest = Math.min(this.#oldest, id);
     for (const [name, row] of Object.entries(routes)) {
       if (!this.routes.has(name)) this.routes.set(name, new Series());
@@ -114,10 +183,16 @@ export class Store {
     this.lastId = 0;
     this.#oldest = Infinity;
     this.total = new Series();
+    this.underWay = new UnderWay();
     this.routes.clear();
     this.#lastSeen.clear();
     this.#refused = [];
     this.#calls.clear();
+  }
+
+  /** Whether a call is in flight or queued at the newest second. */
+  get isUnderWay() {
+    return Array.from({ length: UNDER_WAY }, (_, place) => this.underWay.at(this.lastId, place)).some((count) => count > 0);
   }
 
   /** The newest first. */

@@ -1,11 +1,17 @@
 // The live page: what comes by socket goes to the store, and once a second the store is drawn.
 
-import { ALL, forgetColours, kindsWith, LiveChart, nameOf, sampleOf, styleOf } from "./live-charts.js";
+import { Asking } from "./live-asking.js";
+import { Breakers } from "./live-breakers.js";
+import { ALL, forgetColours, kindsWith, LiveChart, nameOf, prepare, sampleOf, styleOf } from "./live-charts.js";
+import { callsAddress, Cursor } from "./live-cursor.js";
 import { count, duration, moneyIn, percent, rate, timeWithSeconds } from "./live-format.js";
 import { Feed } from "./live-socket.js";
 import { errorRate, Store, WINDOW_S } from "./live-store.js";
+import { drawBusiest, drawPlaces, takePlaces } from "./live-tables.js";
+import { Turns } from "./live-turns.js";
 
 const ROWS = 20;
+const LONGEST_ANSWER_MS = 15_000;
 
 const page = document.getElementById("live");
 const byId = (id) => document.getElementById(id);
@@ -13,12 +19,13 @@ const money = moneyIn(page.dataset.currency);
 const kinds = kindsWith(money);
 const store = new Store();
 
-let names = JSON.parse(byId("live-names").textContent);
+const jsonOf = (id, here = document) => JSON.parse(here.getElementById(id).textContent);
+let names = jsonOf("live-names");
 const places = new Map(names.routes.map((name, place) => [name, place]));
 const hidden = new Set([ALL]);
 
 let connection = "connecting";
-let pausedAt = 0;
+let paused = null; // the store as it was then
 let drawing = 0;
 
 // Tiles
@@ -33,21 +40,24 @@ const TILES = {
   calls: [(all, now) => all.sum("calls", now, WINDOW_S), count],
 };
 
-const drawTiles = (now) => {
+const drawTiles = ({ total, refusals }, now) => {
   for (const [name, [value, format]] of Object.entries(TILES)) {
     const tile = page.querySelector(`[data-tile=${name}]`);
-    const figure = value(store.total, now);
+    const figure = value(total, now);
     tile.textContent = format(figure);
     tile.dataset.raw = figure;
   }
-  const unpriced = store.total.sum("unpriced", now, WINDOW_S);
-  note("spend", unpriced ? `last 15 min, ${count(unpriced)} calls unpriced` : "last 15 min");
-  const refusals = store.refusals;
+  const unpriced = total.sum("unpriced", now, WINDOW_S);
+  note("spend", unpriced ? unpricedWords(unpriced) : gettext("last 15 min"));
   const refused = refusals.reduce((sum, [, times]) => sum + times, 0);
-  note("calls", refused ? `15 min, ${count(refused)} refused` : "last 15 min");
+  note("calls", refused ? interpolate(gettext("15 min, %s refused"), [count(refused)]) : gettext("last 15 min"));
   page.querySelector("[data-note=calls]").title = refusals.map(([code, times]) => `${times} × ${code}`).join(", ");
-  byId("simulated").hidden = !store.total.sum("simulated", now, WINDOW_S);
+  byId("simulated").hidden = !total.sum("simulated", now, WINDOW_S);
 };
+
+const unpricedWords = (calls) => interpolate(
+  ngettext("last 15 min, %s call unpriced", "last 15 min, %s calls unpriced", calls), [count(calls)],
+);
 
 const note = (name, text) => {
   page.querySelector(`[data-note=${name}]`).textContent = text;
@@ -55,19 +65,48 @@ const note = (name, text) => {
 
 // Charts and their legend
 
-const charts = [];
-const startCharts = () => {
-  for (const section of page.querySelectorAll("[data-chart]")) {
-    charts.push(new LiveChart(section, kinds[section.dataset.chart], draw));
-  }
+const charts = new Map(); // by their sections
+const cursor = new Cursor((chart, second, y) => {
+  const route = chart.routeAt(second, y);
+  const { routes, total } = paused ?? store;
+  const latency = (routes.get(route) ?? total).at(second, "latency_p99");
+  location.assign(callsAddress({ team: page.dataset.team, route, second, covers: chart.covers, latency_us: latency }));
+});
+const sections = page.querySelectorAll("[data-chart]");
+const startChart = (section) => {
+  const chart = new LiveChart(section, kinds[section.dataset.chart], draw);
+  charts.set(section, chart);
+  cursor.add(chart);
+};
+
+// A chart that is far from sight waits, or stands still, until one scrolls towards it.
+const near = new Set();
+const sight = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) near[isIntersecting ? "add" : "delete"](target);
+  draw();
+}, { rootMargin: "100% 0px" });
+for (const section of sections) {
+  prepare(section, kinds[section.dataset.chart]);
+  sight.observe(section);
+}
+
+const turns = new Turns();
+const drawingsOf = (held, now, shown) => [...near].flatMap((section) => [
+  ...(charts.has(section) ? [] : [() => startChart(section)]),
+  () => charts.get(section).draw(held, now, shown),
+]);
+
+const drawn = (now) => {
+  if (cursor.second !== null) cursor.redraw();
+  page.dataset.drawn = now;
 };
 
 /** The model names that were called, in the order of their styles: [name, place, series]. */
-const series = () => {
-  for (const name of store.routes.keys()) if (!places.has(name)) places.set(name, places.size);
-  const called = [...store.routes].map(([name, rows]) => [name, places.get(name), rows]);
+const series = ({ routes, total }) => {
+  for (const name of routes.keys()) if (!places.has(name)) places.set(name, places.size);
+  const called = [...routes].map(([name, rows]) => [name, places.get(name), rows]);
   called.sort((one, other) => one[1] - other[1]);
-  return called.length > 1 ? [...called, [ALL, ALL, store.total]] : called;
+  return called.length > 1 ? [...called, [ALL, ALL, total]] : called;
 };
 
 const drawLegend = (all) => {
@@ -95,18 +134,18 @@ const legendButton = (name, place) => {
 // The latest calls
 
 const OUTCOMES = {
-  answered: ["Answered", "badge-good"],
-  rejected: ["Rejected", "badge-warn"],
-  hung_up: ["Hung up", "badge-warn"],
-  failed: ["Failed", "badge-bad"],
-  truncated: ["Truncated", "badge-bad"],
-  abandoned: ["Abandoned", "badge-bad"],
+  answered: [gettext("Answered"), "badge-good"],
+  rejected: [gettext("Rejected"), "badge-warn"],
+  hung_up: [gettext("Hung up"), "badge-warn"],
+  failed: [gettext("Failed"), "badge-bad"],
+  truncated: [gettext("Truncated"), "badge-bad"],
+  abandoned: [gettext("Abandoned"), "badge-bad"],
 };
 const rows = new Map();
+const latestOf = ({ calls }) => calls.slice(0, ROWS);
 
-const drawLatest = () => {
+const drawLatest = (latest) => {
   const table = byId("latest");
-  const latest = store.calls.slice(0, ROWS);
   const wanted = new Set(latest.map(({ id }) => id));
   for (const [id, row] of rows) if (!wanted.has(id)) { row.remove(); rows.delete(id); }
   const first = rows.size === 0;
@@ -119,7 +158,7 @@ const drawLatest = () => {
 const callRow = (call, fresh) => {
   const row = document.createElement("tr");
   row.dataset.call = call.id;
-  row.title = `Call ${call.id}`;
+  row.title = interpolate(gettext("Call %s"), [call.id]);
   if (fresh) row.className = "fresh";
   row.append(
     field(timeWithSeconds(call.at_us / 1_000_000)),
@@ -129,12 +168,21 @@ const callRow = (call, fresh) => {
     field(duration(call.first_token_us), "numeric"),
     field(tokensOf(call, call.input_tokens), "numeric"),
     field(tokensOf(call, call.output_tokens), "numeric"),
-    field(call.unpriced ? "unpriced" : money(call.cost_nanos), "numeric"),
-    field(names.keys[call.key] ?? `key ${call.key}`, "name"),
-    ...(page.dataset.team ? [] : [field(names.teams[call.team] ?? `team ${call.team}`, "name")]),
+    field(call.unpriced ? gettext("unpriced") : money(call.cost_nanos), "numeric"),
+    field(keyName(call.key), "name"),
+    ...(page.dataset.team ? [] : [field(teamName(call.team), "name")]),
   );
-  if (!(call.key in names.keys)) askName(call.key);
   return row;
+};
+
+// A key made after the page was opened has no name here yet: the page knows it by now.
+const keyName = (key) => {
+  if (!(key in names.keys)) asking.unknown(`key ${key}`);
+  return names.keys[key] ?? interpolate(gettext("key %s"), [key]);
+};
+const teamName = (team) => {
+  if (!(team in names.teams)) asking.unknown(`team ${team}`);
+  return names.teams[team] ?? interpolate(gettext("team %s"), [team]);
 };
 
 const tokensOf = (call, tokens) => `${call.usage_basis === "estimated" ? "≈\u202f" : ""}${count(tokens)}`;
@@ -155,7 +203,7 @@ const badge = (text, kind) => {
 
 const modelName = (call) => {
   const cell = field(call.model_name, "name");
-  if (call.simulated) cell.append(" ", badge("simulated", "badge-warn"));
+  if (call.simulated) cell.append(" ", badge(gettext("simulated"), "badge-warn"));
   return cell;
 };
 
@@ -171,60 +219,125 @@ const outcome = (call) => {
   return cell;
 };
 
-// A key made after the page was opened has no name here yet: the page knows it by now.
-const asked = new Set();
-const askName = async (key) => {
-  if (asked.has(key)) return;
-  asked.add(key);
-  const answer = await fetch(location.href, { redirect: "error" }).catch(() => null);
-  if (!answer?.ok) return;
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  names = JSON.parse(fresh.getElementById("live-names").textContent);
-  for (const row of rows.values()) row.remove();
-  rows.clear();
+// What this page lacks: names, new targets, and why a breaker did what was seen.
+
+/** This page as the server would give it now; null: it does not. */
+const pageAnew = async () => {
+  const asked = { redirect: "error", signal: AbortSignal.timeout(LONGEST_ANSWER_MS) };
+  const text = await fetch(location.href, asked).then((answer) => (answer.ok ? answer.text() : "")).catch(() => "");
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  return fresh.getElementById("live-names") ? fresh : null;
+};
+
+const takePage = (fresh) => {
+  if (paused) {
+    late.page = fresh;
+    return;
+  }
+  takeNames(jsonOf("live-names", fresh));
+  if (!page.dataset.team) takePlaces(byId("target-use"), fresh.getElementById("target-use"));
+  breakers.learn(jsonOf("live-breakers", fresh), fresh.getElementById("breakers"));
+  drawPlacesNow();
   draw();
 };
 
-// Drawing: while paused everything is taken in as before, and drawn as it was.
+const takeNames = (fresh) => {
+  if (JSON.stringify(fresh) === JSON.stringify(names)) return;
+  names = fresh;
+  for (const row of rows.values()) row.remove();
+  rows.clear();
+  drawLatest(latestOf(store)); // at once, so that the table is never seen empty
+};
+
+const asking = new Asking(pageAnew, takePage);
+
+// Targets, and who calls most: only what is now, so a paused page keeps what it shows, and takes the latest when it goes on.
+
+const breakers = new Breakers(byId("breakers"), jsonOf("live-breakers"), asking);
+let late = {};
+let targetsNow = null;
+
+const takeNow = ({ targets, busiest, id }) => {
+  if (targets) {
+    targetsNow = targets;
+    breakers.take(targets, id);
+    drawPlacesNow();
+  }
+  if (busiest) drawAllBusiest(busiest);
+};
+
+const drawPlacesNow = () => {
+  if (targetsNow && !page.dataset.team) drawPlaces(byId("target-use"), targetsNow);
+};
+
+// A message tells of the targets only when something about them is new.
+const keepForLater = ({ targets, busiest, id }) => {
+  if (targets) Object.assign(late, { targets, id });
+  if (busiest) Object.assign(late, { busiest });
+};
+
+const takeLate = () => {
+  const { page: fresh, ...message } = late;
+  late = {};
+  takeNow(message);
+  if (fresh) takePage(fresh);
+};
+
+const drawAllBusiest = ({ keys, teams }) => {
+  const figures = ([calls, errors, cost]) => [count(calls), count(errors), money(cost)];
+  const ofKeys = keys.map(([team, key, ...rest]) => [page.dataset.team ? [keyName(key)] : [keyName(key), teamName(team)], figures(rest)]);
+  drawBusiest(page.querySelector("[data-busiest=keys]"), ofKeys);
+  if (teams) drawBusiest(page.querySelector("[data-busiest=teams]"), teams.map(([team, ...rest]) => [[teamName(team)], figures(rest)]));
+};
+
+// Drawing: while paused everything is taken in as before, and drawn from a copy of what there was.
 
 const draw = () => {
   drawing ||= requestAnimationFrame(() => {
     drawing = 0;
-    if (store.lastId && !document.hidden) drawUpTo(pausedAt || store.lastId);
+    const held = paused ?? store;
+    if (held.lastId && !document.hidden) drawAll(held);
   });
 };
 
-const drawUpTo = (now) => {
-  drawTiles(now);
-  const all = series();
-  const busy = all.length > 0 || store.calls.length > 0;
-  byId("busy").hidden = !busy;
+const drawAll = (held) => {
+  const now = held.lastId;
+  drawTiles(held, now);
+  const all = series(held);
+  const busy = all.length > 0 || held.calls.length > 0 || held.isUnderWay;
+  byId("busy").hidden = byId("latest-calls").hidden = !busy;
   byId("empty").hidden = busy;
-  if (busy) drawBusy(now, all);
-  page.dataset.drawn = now;
+  if (busy) drawLegend(all);
+  const ofCalls = busy ? drawingsOf(held, now, all.filter(([name]) => !hidden.has(name))) : [];
+  turns.take([...ofCalls, ...tables(latestOf(held), now), () => drawn(now)]);
 };
 
-const drawBusy = (now, all) => {
-  if (!charts.length) startCharts();
-  drawLegend(all);
-  const shown = all.filter(([name]) => !hidden.has(name));
-  for (const chart of charts) chart.draw(store, now, shown);
-  if (!pausedAt) drawLatest();
-};
+const tables = (latest, now) => [() => drawLatest(latest), () => breakers.draw(now)];
 
 const CONNECTION = {
-  connecting: ["Connecting", ""],
-  reconnecting: ["Reconnecting", "badge-bad"],
-  live: ["Live", "badge-good"],
-  paused: ["Paused", "badge-warn"],
+  connecting: [gettext("Connecting"), ""],
+  reconnecting: [gettext("Reconnecting"), "badge-bad"],
+  live: [gettext("Live"), "badge-good"],
+  paused: [gettext("Paused"), "badge-warn"],
 };
 
 const drawConnection = () => {
-  const shown = pausedAt && connection === "live" ? "paused" : connection;
+  const shown = paused && connection === "live" ? "paused" : connection;
   const element = byId("connection");
   if (page.dataset.connection === shown) return;
   page.dataset.connection = shown;
   [element.textContent, element.className] = [CONNECTION[shown][0], `badge ${CONNECTION[shown][1]}`];
+  drawLost(shown === "reconnecting");
+};
+
+const drawLost = (isLost) => {
+  const notice = byId("lost");
+  notice.hidden = !isLost;
+  if (!isLost) return;
+  const { lastId } = paused ?? store;
+  notice.textContent = lastId
+    ? interpolate(gettext("The line is lost. What is shown is of %s and before; the gap is filled when the line is back."), [timeWithSeconds(lastId)])
+    : gettext("The line is lost before anything came. It is tried again.");
 };
 
 // What the figures lack: a process that was not heard in time, or Redis, and then all that it carries.
@@ -232,24 +345,34 @@ const drawConnection = () => {
 const drawMissing = (missing) => {
   const notice = byId("missing");
   notice.hidden = !missing.length;
-  if (missing.includes("Redis")) notice.textContent = "Redis is away: the charts stand still, and fill the gap when it is back.";
-  else notice.textContent = `Without the figures of ${missing.join(", ")}, which come late or not at all.`;
+  if (missing.includes("the database")) notice.textContent = gettext("The database is away: calls go on, and are kept in the journal until they can be booked.");
+  else if (missing.includes("Redis")) notice.textContent = gettext("Redis is away: the charts stand still, and fill the gap when it is back.");
+  else notice.textContent = interpolate(gettext("Without the figures of %s, which come late or not at all."), [missing.join(", ")]);
 };
 
 const PAUSE = "M2 1h3v10H2zM7 1h3v10H7z";
 const RESUME = "M2.5 1l8 5-8 5z";
 const pause = byId("pause");
 const drawPause = () => {
-  const waiting = pausedAt ? store.total.sum("calls", store.lastId, Math.min(store.lastId - pausedAt, WINDOW_S)) : 0;
-  pause.toggleAttribute("data-paused", pausedAt > 0);
-  pause.querySelector("path").setAttribute("d", pausedAt ? RESUME : PAUSE);
-  pause.querySelector("span").textContent = pausedAt ? (waiting ? `Resume (${count(waiting)} new)` : "Resume") : "Pause";
+  pause.toggleAttribute("data-paused", paused !== null);
+  pause.querySelector("path").setAttribute("d", paused ? RESUME : PAUSE);
+  pause.querySelector("span").textContent = paused ? resumeWords() : gettext("Pause");
+};
+// The store knows no more than its window: of a longer pause it tells how many there are at least.
+let waiting = 0;
+const resumeWords = () => {
+  const span = store.lastId - paused.lastId;
+  waiting = Math.max(span > WINDOW_S ? waiting : 0, store.total.sum("calls", store.lastId, Math.min(span, WINDOW_S)));
+  const words = `${span > WINDOW_S ? "≥ " : ""}${count(waiting)}`;
+  return waiting ? interpolate(gettext("Resume (%s new)"), [words]) : gettext("Resume");
 };
 pause.addEventListener("click", () => {
-  pausedAt = pausedAt ? 0 : store.lastId;
+  paused = paused || !store.lastId ? null : store.frozen();
   drawPause();
   drawConnection();
-  if (!pausedAt) draw();
+  if (paused) return;
+  takeLate();
+  draw();
 });
 
 const feed = new Feed(
@@ -265,7 +388,12 @@ const feed = new Feed(
       drawMissing(message.missing);
       page.dataset.received = store.lastId;
       drawPause();
-      if (!pausedAt) draw();
+      if (paused) {
+        keepForLater(message);
+        return;
+      }
+      takeNow(message);
+      draw();
     },
     state: (name) => {
       connection = name;
@@ -279,7 +407,7 @@ const feed = new Feed(
 document.addEventListener("visibilitychange", draw);
 document.addEventListener("penstock:theme", () => {
   forgetColours();
-  for (const chart of charts) chart.restyle();
+  for (const chart of charts.values()) chart.restyle();
   draw();
 });
 byId("team-form")?.addEventListener("change", (event) => event.currentTarget.submit());

@@ -3,7 +3,7 @@
 // Runs before the body is drawn, so that a chosen theme never flashes.
 (() => {
   const THEMES = ["auto", "light", "dark"];
-  const NAMES = { auto: "Auto", light: "Light", dark: "Dark" };
+  const NAMES = { auto: () => gettext("Auto"), light: () => gettext("Light"), dark: () => gettext("Dark") };
 
   // Storage may be forbidden by the browser; the theme then lasts as long as the page.
   const remembered = () => {
@@ -33,8 +33,8 @@
 
   const startThemeToggle = (button) => {
     const label = () => {
-      button.querySelector("[data-theme-name]").textContent = NAMES[theme];
-      button.setAttribute("aria-label", `Theme: ${NAMES[theme]}`);
+      button.querySelector("[data-theme-name]").textContent = NAMES[theme]();
+      button.setAttribute("aria-label", interpolate(gettext("Theme: %s"), [NAMES[theme]()]));
     };
     button.addEventListener("click", () => {
       theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
@@ -57,11 +57,11 @@
     const source = document.getElementById(button.dataset.copy);
     try {
       await navigator.clipboard.writeText(source.value ?? source.textContent);
-      say(button, "Copied");
+      say(button, gettext("Copied"));
     } catch {
       if (source.select) source.select();
       else getSelection().selectAllChildren(source);
-      say(button, "Selected");
+      say(button, gettext("Selected"));
     }
   };
   const labels = new WeakMap();
@@ -92,6 +92,40 @@
   addEventListener("pageshow", (event) => {
     if (!event.persisted) return;
     for (const button of document.querySelectorAll("button[type=submit]:disabled")) button.disabled = false;
+  });
+
+  // Partial updates. A region says that it is being fetched again, and says when that failed:
+  // what it shows by then is older than the reader thinks.
+  const regionOf = ({ detail }) => detail.target ?? detail.elt;
+  document.addEventListener("htmx:beforeRequest", (event) => regionOf(event).setAttribute("aria-busy", "true"));
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const region = regionOf(event);
+    region.removeAttribute("aria-busy");
+    if (event.detail.successful) region.querySelector(":scope > .refetch-failed")?.remove();
+  });
+  const showFailure = (event) => {
+    const region = regionOf(event);
+    const name = event.detail.xhr?.status === 403 ? "forbidden" : "error";
+    const state = document.getElementById(`state-${name}`).content.cloneNode(true);
+    const waiting = region.querySelector("[data-state=loading]");
+    if (waiting) waiting.replaceWith(state);
+    else if (!region.querySelector(":scope > .refetch-failed")) region.prepend(notice(state));
+  };
+  // What was there stays, so it only gets a line above it.
+  const notice = (state) => {
+    const line = document.createElement("p");
+    line.className = "notice error refetch-failed";
+    line.setAttribute("role", "alert");
+    line.textContent = [...state.querySelectorAll("p")].map((each) => each.textContent.trim()).join(": ");
+    return line;
+  };
+  for (const name of ["htmx:responseError", "htmx:sendError", "htmx:timeout"]) document.addEventListener(name, showFailure);
+  // Signed out meanwhile: the sign-in is a page, not a part of one.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (!new URL(event.detail.xhr.responseURL || location.href).pathname.startsWith("/accounts/login/")) return;
+    if (location.pathname.startsWith("/accounts/login/")) return;
+    event.detail.shouldSwap = false;
+    location.reload();
   });
 
   document.addEventListener("DOMContentLoaded", () => {

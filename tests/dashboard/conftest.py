@@ -17,6 +17,7 @@ from accounts.models import ApiKey, Membership, Team, User
 from dashboard import live
 from dashboard.consumers import websocket_application
 from dashboard.frames import Fold, Frame
+from gateway.glance import Seen, UnderWay
 from gateway.relay.records import Settled
 from tests.served import eventually, free_port
 
@@ -70,8 +71,14 @@ class Site:
         self.fold = Fold()
         self.hub: live.Hub | None = None
         self.sockets_refused = False
+        self.ticks = True
+        """A second that is over is published; False: the test does it."""
         self.missing: tuple[str, ...] = ()
         """What frames lack from now on."""
+        self.under_way: UnderWay | None = None
+        """Calls under way from now on, by team."""
+        self.seen: Seen | None = None
+        """How targets are from now on."""
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._application,
@@ -112,6 +119,10 @@ class Site:
         self.hub.close_all()
 
     def _publish(self, frame: Frame) -> None:
+        if not self.ticks:
+            return
+        frame.under_way = self.under_way
+        self.hub.see(self.seen)
         self.hub.publish(frame, self.missing)
 
     async def _application(self, scope, receive, send) -> None:

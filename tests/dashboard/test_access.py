@@ -41,11 +41,8 @@ def test_a_page_that_is_refused_is_one_line_in_the_log(client, caplog):
     assert [each.exc_info for each in caplog.records if each.name == "django.request"] == [None]
 
 
-def test_wrong_passwords_of_one_address_are_few_and_do_not_lock_others_out():
-    of_an_address, of_a_person = settings.ACCOUNT_RATE_LIMITS["login_failed"].split(",")
-
-    assert of_an_address == "10/m/ip"
-    assert of_a_person == "100/300s/key"
+def test_wrong_passwords_are_few_of_one_address_and_at_one_account():
+    assert settings.ACCOUNT_RATE_LIMITS["login_failed"].split(",") == ["10/m/ip", "10/m/key", "100/h/key"]
 
 
 def test_the_log_has_no_link_of_an_invitation():

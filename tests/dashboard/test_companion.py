@@ -9,10 +9,13 @@ import pytest
 
 from dashboard import live
 from dashboard.companion import Live
+from dashboard.frames import ALL
 from gateway.feed import EVERYBODY
+from gateway.glance import Seen, UnderWay
 from gateway.peers import Peers
 from tests.dashboard.records import settled
 from tests.dashboard.test_gathering import Page
+from tests.dashboard.test_standing import target
 from tests.redis import RunningRedis, running_redis
 from tests.soon import soon
 
@@ -134,3 +137,39 @@ async def test_rights_that_changed_in_another_process_close_sockets_here(started
     process.live.rights_changed(EVERYBODY)
     await asyncio.sleep(0)
     assert bobs.closing == (live.GOING_AWAY, "Come back: your rights may have changed.")
+
+
+class Looked:
+    """A moment of the gateway, as a test says it is."""
+
+    def __init__(self) -> None:
+        self.times_seen = 0
+
+    def under_way(self) -> UnderWay:
+        return {1: [0, 3, 0, 0, 0, 0]}
+
+    def seen(self) -> Seen:
+        self.times_seen += 1
+        return Seen([target()], 0)
+
+
+async def test_what_is_under_way_is_told_each_second_and_targets_only_to_who_looks() -> None:
+    companion, looked = Live(), Looked()
+    await companion.open()
+    companion.look_through(looked)
+    hub = live.current()
+    assert hub is not None
+    await soon(lambda: hub.has_frames(ALL), "a second with calls under way")
+    assert looked.times_seen == 0
+
+    socket = hub.join(5)
+    socket.watch(1)
+    await soon(lambda: looked.times_seen > 0, "a look at the targets")
+    await companion.close()
+
+
+async def test_another_process_is_told_what_is_under_way_here(started: Started) -> None:
+    one, other = await started("a"), await started("b", publishes=False)
+    one.live.look_through(Looked())
+    assert other.hub is not None
+    await soon(lambda: other.hub.has_frames(1), "the calls under way in the other process")

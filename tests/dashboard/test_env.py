@@ -26,7 +26,9 @@ def test_a_currency_is_three_capital_letters(currency):
     assert load({"LEDGER_CURRENCY": "JPY"}).ledger_currency == "JPY"
 
 
-@pytest.mark.parametrize("wrong", ["abc", f"{KEY},abc", KEY[:-2], "ключ"])
+@pytest.mark.parametrize(
+    "wrong", ["abc", f"{KEY},abc", KEY[:-2], "ключ"], ids=["short", "one of two", "cut", "not ASCII"]
+)
 def test_a_key_of_credentials_that_is_no_fernet_key_is_refused_and_not_shown(wrong):
     said = refusal(CREDENTIAL_KEYS=wrong)
 
@@ -137,3 +139,46 @@ def test_printing_the_settings_shows_no_secret():
     for secret in (KEY, pepper, OLDER, "hush"):
         assert secret not in repr(env)
     assert "port=8000" in repr(env)
+
+
+def test_a_database_url_is_kept_as_it_is_and_never_shown():
+    url = "postgres://penstock:s3cr%40t@db.internal/books?sslmode=require"
+    found = load({"DATABASE_URL": url})
+    assert found.database_url == url
+    assert "s3cr" not in repr(found)
+
+
+def test_a_database_may_be_behind_a_socket_or_on_several_hosts():
+    for url in (
+        "postgresql://u@%2Frun%2Fpostgresql/books",
+        "postgresql:///books?host=/run/postgresql",
+        "postgresql://u@one.internal,two.internal/books",
+    ):
+        assert load({"DATABASE_URL": url}).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("mysql://u:hidden@host/books", "must begin with postgresql://"),
+        ("postgresql://u:hidden@host", "names no database"),
+        ("postgresql://u:hidden@host/", "names no database"),
+        ("postgresql://u:hidden@host:99999/books", "a port that is no number from 1 to 65535"),
+        ("postgresql://u:hid@den:x@host/books", "a port that is no number"),
+        ("postgresql://u:hid/den@host/books", "a port that is no number"),
+        ("postgresql://u:5/hidden@host/books", "a / or @ in the name of the database"),
+        ("postgresql://u:pass@hidden@host/books", "a / or @ in the host"),
+        ("postgresql://u:pass@host,hid@den/books", "a / or @ in the host"),
+        ("postgresql://u:pass@@hidden/books", "a / or @ in the host"),
+        ("postgresql://u:pass@hid%2Fden/books", "a / or @ in the host"),
+        ("postgresql://u:hidden@host/books?sslmod=require", "parameters that libpq knows"),
+        ("postgresql://u:hidden@[::1/books", "cannot be read"),
+        ("postgresql://u:hidden%zz@host/books", "cannot be read"),
+    ],
+)
+def test_a_wrong_database_url_is_told_without_its_password(url, sentence):
+    with pytest.raises(WrongSetting, match="DATABASE_URL ") as told:
+        load({"DATABASE_URL": url})
+    assert sentence in str(told.value)
+    assert "hid" not in str(told.value)
+    assert told.value.__cause__ is None

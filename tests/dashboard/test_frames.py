@@ -3,7 +3,6 @@
 import random
 import zlib
 from collections import Counter
-from math import ceil
 
 import pytest
 from hypothesis import given
@@ -11,21 +10,24 @@ from hypothesis import strategies as st
 
 from dashboard.frames import (
     ALL,
+    BUSIEST_S,
     COUNTS,
     KEPT_S,
+    KEYS_A_SECOND,
     LATEST_A_SECOND,
+    MOST_BUSIEST,
     REFUSED_NAMES_A_SECOND,
     TOTAL,
+    Busiest,
     Fold,
     Frame,
     Gatherer,
     Trailing,
-    bucket_of,
     packed,
-    percentiles,
+    under_way_by_team,
     unpacked,
-    value_of,
 )
+from gateway.histograms import bucket_of, percentiles
 from gateway.relay.records import Settled, Usage
 from tests.dashboard.records import settled
 
@@ -97,24 +99,6 @@ def test_frames_of_one_second_merge_into_the_same_in_any_order(frames_of_calls, 
     shuffled = list(frames_of_calls)
     chance.shuffle(shuffled)
     assert merged(frames_of_calls) == merged(shuffled)
-
-
-@given(st.lists(st.integers(50, 600_000_000), min_size=1, max_size=300))
-def test_percentiles_are_within_one_percent_of_the_nearest_rank(durations):
-    histogram = Counter(bucket_of(duration) for duration in durations)
-    ordered = sorted(durations)
-    for share, found in zip((0.5, 0.95, 0.99), percentiles(dict(histogram)), strict=True):
-        exact = ordered[ceil(share * len(ordered)) - 1]
-        assert abs(found - exact) <= 0.01 * exact + 0.5  # it is rounded to a microsecond
-
-
-def test_a_duration_of_nothing_has_a_bucket_too():
-    assert [bucket_of(0), bucket_of(1)] == [0, 0]
-    assert value_of(0) == 1
-
-
-def test_there_is_no_percentile_of_nothing():
-    assert percentiles({}) == [None, None, None]
 
 
 def test_a_second_is_handed_out_when_it_is_over_and_not_before():
@@ -400,3 +384,63 @@ def test_in_whatever_order_frames_and_closings_come_each_call_is_counted_once(se
     shown += sum(map(calls_of, gatherer.close(NOW + 50)))
 
     assert shown == counted
+
+
+def test_what_is_under_way_in_several_processes_is_added_up() -> None:
+    frame = Frame(NOW, under_way={1: [1, 0, 0, 0, 0, 0]})
+    frame.merge(Frame(NOW, under_way={1: [0, 2, 0, 0, 1, 0], 2: [0, 0, 3, 0, 0, 0]}))
+    frame.merge(Frame(NOW))
+    assert under_way_by_team(frame) == {1: [1, 2, 0, 0, 1, 0], 2: [0, 0, 3, 0, 0, 0], ALL: [1, 2, 3, 0, 1, 0]}
+
+
+def test_what_was_under_way_in_a_late_frame_is_not_counted_in_the_next_second() -> None:
+    gatherer = Gatherer(NOW)
+    gatherer.heard("a", Frame(NOW, under_way={1: [1, 0, 0, 0, 0, 0]}))
+    gatherer.close(NOW)
+    gatherer.heard("b", Frame(NOW, under_way={1: [5, 0, 0, 0, 0, 0]}))
+    gatherer.heard("a", Frame(NOW + 1, under_way={1: [1, 0, 0, 0, 0, 0]}))
+    (frame,) = gatherer.close(NOW + 1)
+    assert frame.under_way == {1: [1, 0, 0, 0, 0, 0]}
+
+
+def test_keys_and_what_is_under_way_travel() -> None:
+    frame = frame_of(NOW, settled(NOW), settled(NOW, outcome="failed", key_id=8))
+    frame.under_way = {1: [0, 2, 0, 0, 1, 0]}
+    again = unpacked(packed(frame))
+    assert (again.keys, again.under_way) == (frame.keys, frame.under_way)
+    assert unpacked(packed(Frame(NOW))).under_way is None
+
+
+def test_a_frame_with_other_priorities_is_not_taken() -> None:
+    with pytest.raises(ValueError, match="other priorities"):
+        unpacked(packed(Frame(NOW, under_way={1: [1, 2]})))
+
+
+def test_keys_of_one_second_are_bounded() -> None:
+    frame = frame_of(NOW, *(settled(NOW, key_id=each) for each in range(KEYS_A_SECOND + 5)))
+    assert len(frame.keys) == KEYS_A_SECOND
+    assert frame.by_team()[ALL][TOTAL]["calls"] == KEYS_A_SECOND + 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * BUSIEST_S), st.integers(1, 3), st.integers(1, 5)), max_size=60))
+def test_the_busiest_are_the_sums_of_the_last_minutes(calls: list[tuple[int, int, int]]) -> None:
+    busiest = Busiest()
+    end = 2 * BUSIEST_S
+    for second in range(end + 1):
+        here = [settled(NOW + second, team_id=team, key_id=key) for at, team, key in calls if at == second]
+        busiest.advance(frame_of(NOW + second, *here))
+
+    of_late = Counter((team, key) for at, team, key in calls if at > end - BUSIEST_S)
+    found = {(team, key): count for team, key, count, *_ in busiest.keys(ALL)}
+    assert all(found[each] == of_late[each] for each in found)
+    assert len(found) == min(MOST_BUSIEST, len(of_late))
+    assert sum(count for _, count, *_ in busiest.teams()) == sum(of_late.values())
+
+
+def test_the_busiest_come_first_and_an_idle_team_has_none() -> None:
+    busiest = Busiest()
+    busiest.advance(
+        frame_of(NOW, *[settled(NOW, key_id=1)] * 2, *[settled(NOW, key_id=2, outcome="truncated")] * 3)
+    )
+    assert busiest.keys(1) == [[1, 2, 3, 3, 1_350_000], [1, 1, 2, 0, 900_000]]
+    assert busiest.keys(2) == []

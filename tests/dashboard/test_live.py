@@ -10,8 +10,10 @@ import pytest
 from dashboard import live
 from dashboard.frames import ALL, COUNTS, KEPT_S, TRAILING_S, Fold, Frame
 from dashboard.gathering import Alone
+from gateway.glance import Seen
 from gateway.models import Entry
 from tests.dashboard.records import settled
+from tests.dashboard.test_standing import target
 
 NOW = 1_700_000_000
 CALLS = COUNTS.index("calls")
@@ -102,6 +104,23 @@ async def test_a_slow_reader_is_caught_up_and_never_makes_the_hub_wait(hub):
     assert ids(caught_up, *await take(socket)) == [*seconds, NOW + 100]
 
 
+async def test_what_is_kept_comes_in_messages_of_a_bounded_length(hub):
+    seconds = range(NOW, NOW + KEPT_S)
+    publish(hub, *seconds)
+    socket = watching(hub)
+    parts = await take(socket)
+    publish(hub, NOW + KEPT_S)  # while it is being caught up
+    while parts[-1]["id"] < NOW + KEPT_S:
+        parts += await take(socket)
+
+    assert len(parts) > 1
+    assert [each["full"] for each in parts] == [True] + [False] * (len(parts) - 1)
+    assert ids(*parts) == [*seconds, NOW + KEPT_S]
+    assert all(len(json.dumps(each["frames"])) < 1.5 * live.LONGEST_MESSAGE for each in parts)
+    assert [each["id"] for each in parts] == [each["frames"][-1]["id"] for each in parts]
+    assert len({each["id"] for part in parts for each in part["calls"]}) == live.LATEST_KEPT
+
+
 async def test_every_socket_of_a_team_shares_one_string(hub):
     sockets = [watching(hub, user_id=each) for each in range(3)]
     for socket in sockets:
@@ -132,7 +151,8 @@ async def test_an_idle_team_hears_that_the_second_has_passed(hub):
     await take(socket)
     publish(hub, NOW)
 
-    assert await take(socket) == [{"kind": "frame", "id": NOW, "missing": [], "frame": None, "calls": []}]
+    (said,) = await take(socket)
+    assert (said["kind"], said["id"], said["frame"], said["calls"]) == ("frame", NOW, None, [])
 
 
 async def test_refused_calls_are_in_the_frame_by_reason(hub):
@@ -203,6 +223,16 @@ async def test_a_change_of_anybodys_rights_makes_every_page_come_back(hub):
     await asyncio.sleep(0)  # one turn, for what the other thread handed over
 
     assert socket.closing == (live.GOING_AWAY, "Come back: your rights may have changed.")
+
+
+def test_a_database_that_is_away_is_told_with_every_frame(hub):
+    hub.database_away = True
+    hub.publish(Frame(NOW), ("process 7",))
+    assert hub.missing == ("process 7", "the database")
+
+    hub.database_away = False
+    hub.publish(Frame(NOW + 1))
+    assert hub.missing == ()
 
 
 async def test_pages_are_told_what_is_missing_and_that_there_is_no_frame_yet(hub):
@@ -284,3 +314,76 @@ def test_history_is_what_the_books_say_of_the_kept_time_and_not_more():
     assert [each.at_s for each in frames] == [NOW - KEPT_S, NOW - 1]
     assert frames[1].numbers[1, "gpt-4o"]["cost_nanos"] == 3
     assert frames[1].latest_of(1)[0].ended_at_us == NOW * 1_000_000 - 1
+
+
+def seen(breaker="closed"):
+    return Seen([target(breaker=breaker)], 0)
+
+
+async def test_how_targets_are_is_said_when_it_changes_and_to_whoever_comes(hub):
+    first = watching(hub)
+    await take(first)
+    said = []
+    for second, breaker in enumerate(["closed", "closed", "open"]):
+        hub.see(seen(breaker))
+        hub.publish(Frame(NOW + second))
+        said += [each["targets"] for each in await take(first)]
+
+    assert [each and each["lines"][0]["state"] for each in said] == ["closed", None, "open"]
+    (snapshot,) = await take(watching(hub))
+    assert snapshot["targets"] == said[2]
+
+
+async def test_news_of_a_target_is_not_lost_when_a_second_is_late(hub):
+    socket = watching(hub)
+    await take(socket)
+    hub.see(seen("open"))
+    hub.see(seen("open"))
+    hub.publish(Frame(NOW))
+    (said,) = await take(socket)
+    assert said["targets"]["lines"][0]["state"] == "open"
+
+
+async def test_only_who_sees_all_teams_is_told_how_much_of_a_target_is_used(hub):
+    everybody, team = watching(hub, ALL), watching(hub, 1)
+    await take(everybody)
+    await take(team)
+    hub.see(seen())
+    hub.publish(Frame(NOW))
+    told = {
+        name: (await take(each))[0]["targets"]["lines"][0]
+        for name, each in (("all", everybody), ("team", team))
+    }
+    assert (told["all"]["places"], told["team"]["places"]) == (5, None)
+
+
+async def test_what_is_under_way_is_in_the_frame_of_each_team_that_has_any(hub):
+    frame = Frame(NOW, under_way={1: [0, 2, 0, 0, 1, 0], 2: [1, 0, 0, 0, 0, 0]})
+    hub.publish(frame)
+    told = {}
+    for team_id in (1, 2, 3, ALL):
+        (snapshot,) = await take(watching(hub, team_id))
+        assert snapshot["under_way_from"] == NOW
+        told[team_id] = [each["under_way"] for each in snapshot["frames"]]
+
+    assert told == {1: [[0, 2, 0, 0, 1, 0]], 2: [[1, 0, 0, 0, 0, 0]], 3: [], ALL: [[1, 2, 0, 0, 1, 0]]}
+
+
+async def test_what_was_under_way_before_the_start_is_not_known(hub):
+    publish(hub, NOW)
+    (snapshot,) = await take(watching(hub))
+    assert snapshot["under_way_from"] is None
+    assert snapshot["frames"][0]["under_way"] is None
+
+
+async def test_a_team_is_told_of_its_own_keys_and_all_teams_of_the_teams(hub):
+    publish(hub, NOW, team_id=1, key_id=7, cost_nanos=5)
+    publish(hub, NOW + 1, team_id=2, key_id=8, outcome="failed", cost_nanos=9)
+    (of_team,) = await take(watching(hub, 1))
+    (of_all,) = await take(watching(hub, ALL))
+
+    assert of_team["busiest"] == {"keys": [[1, 7, 1, 0, 5]], "teams": None}
+    assert of_all["busiest"] == {
+        "keys": [[2, 8, 1, 1, 9], [1, 7, 1, 0, 5]],
+        "teams": [[2, 1, 1, 9], [1, 1, 0, 5]],
+    }

@@ -2,14 +2,22 @@
 
 import asyncio
 import json
+import re
 import time
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.async_api import expect
 
+from accounts.models import ApiKey
+from gateway.glance import Seen
+from gateway.models import BreakerChange, Provider, Route, Target
 from gateway.relay.records import Usage
 from tests.dashboard.conftest import session_of, signed_in
 from tests.dashboard.records import settled
+from tests.dashboard.test_standing import target
+from tests.pages.photograph import LOOK_AROUND
 from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD, eventually
 
 # Static files are handed on as Django's own file iterators, of which it warns under ASGI.
@@ -21,14 +29,19 @@ def session(alice, api_key):
     return session_of(alice)
 
 
+@pytest.fixture
+def administrator_session(administrator, api_key):
+    return session_of(administrator)
+
+
 def calls_of(team, api_key, count, **changed):
     """Calls that end now, of two model names, with figures that are easy to add."""
     return [
         settled(
             time.time(),
             team_id=team.pk,
-            key_id=api_key.pk,
             **{
+                "key_id": api_key.pk,
                 "route": ("gpt-4o", "deepseek-v3.2")[number % 2],
                 "usage": Usage(100, 10, 0, "reported"),
                 "cost_nanos": 1_000_001,
@@ -45,6 +58,11 @@ def tile(page, name):
 
 async def shows(page, name, value):
     await expect(tile(page, name)).to_have_attribute("data-raw", str(value), timeout=10_000)
+
+
+async def every_chart_is_drawn(page):
+    await page.evaluate(LOOK_AROUND)
+    await expect(page.locator("#busy [data-loading]")).to_have_count(0)
 
 
 async def test_the_page_waits_for_the_first_call_and_then_shows_it(site, browser, session, team, api_key):
@@ -74,6 +92,8 @@ async def test_the_page_names_what_its_figures_lack(site, browser, session, team
 
     site.missing = ("process 7",)
     await expect(page.locator("#missing")).to_contain_text("Without the figures of process 7")
+    site.missing = ("the database",)
+    await expect(page.locator("#missing")).to_contain_text("The database is away")
     site.missing = ("Redis",)
     await expect(page.locator("#missing")).to_contain_text("Redis is away")
     site.missing = ()
@@ -113,15 +133,21 @@ async def test_a_paused_page_stands_still_and_catches_up_exactly(site, browser, 
     await page.keyboard.press("Enter")
     await expect(page.locator("#connection")).to_have_text("Paused")
     site.happened(*calls_of(team, api_key, 5))
+    site.on_loop(lambda: site.fold.refused(team.pk, api_key.pk, "gpt-4o", "rate_limit_exceeded"))
     await expect(page.locator("#pause")).to_have_text("Resume (5 new)")
     await shows(page, "calls", 4)
     await expect(page.locator("#latest tr")).to_have_count(4)
+    second = await page.locator("#live").get_attribute("data-drawn")
+    await page.locator("#live").evaluate("(live) => live.removeAttribute('data-drawn')")
     await page.locator("#legend button").first.click()
+    await expect(page.locator("#live")).to_have_attribute("data-drawn", second)
     await shows(page, "calls", 4)
+    await expect(page.locator("[data-note=calls]")).to_have_text("last 15 min")
 
     await page.locator("#pause").focus()
     await page.keyboard.press("Enter")
     await shows(page, "calls", 9)
+    await expect(page.locator("[data-note=calls]")).to_have_text("15 min, 1 refused")
     await expect(page.locator("#latest tr")).to_have_count(9)
     await expect(page.locator("#connection")).to_have_text("Live")
 
@@ -174,13 +200,270 @@ async def test_each_chart_is_there_as_a_table_too(site, browser, session, team, 
     await shows(page, "calls", 4)
 
     charts = page.locator("[data-chart]")
-    assert await charts.count() == 6
-    for number in range(6):
+    assert await charts.count() == 7
+    for number in range(7):
         chart = charts.nth(number)
         await chart.locator("summary").click()
+        if await chart.get_attribute("data-chart") == "under_way":
+            await expect(chart.locator("thead")).to_contain_text("Urgent, queued")
+            continue
         for name in ("deepseek-v3.2", "gpt-4o"):
             await expect(chart.locator("thead")).to_contain_text(name)
         await expect(chart.locator("tbody tr")).to_have_count(15)
+
+
+POINTED = "Object.values(Chart.instances).map((chart) => chart.pointedAt ?? null)"
+
+
+async def test_all_charts_point_at_one_second_by_mouse_and_by_keyboard(site, browser, session, team, api_key):
+    page, complaints = await signed_in(browser, site.origin, session)
+    site.happened(*calls_of(team, api_key, 4))
+    await page.goto(site.origin)
+    await shows(page, "calls", 4)
+    await every_chart_is_drawn(page)
+
+    box = page.locator("[data-chart=calls] .chart-canvas")
+    await box.hover(position={"x": 300, "y": 80})
+    pointed = await page.evaluate(POINTED)
+    assert len(pointed) == 7
+    assert len(set(pointed)) == 1
+    assert pointed[0] is not None
+    await page.mouse.move(5, 5)
+    assert set(await page.evaluate(POINTED)) == {None}
+
+    await box.focus()
+    await page.keyboard.press("ArrowLeft")
+    first = (await page.evaluate(POINTED))[0]
+    await page.keyboard.press("ArrowLeft")
+    assert set(await page.evaluate(POINTED)) == {first - 5}
+    await expect(box).to_have_attribute("aria-valuetext", re.compile("gpt-4o"))
+    await page.keyboard.press("Escape")
+    assert set(await page.evaluate(POINTED)) == {None}
+    assert complaints == []
+
+
+async def test_a_point_leads_to_the_calls_behind_it(site, browser, session, team, api_key):
+    page, _ = await signed_in(browser, site.origin, session)
+    site.happened(*calls_of(team, api_key, 4, route="gpt-4o", latency_us=2_500_000))
+    await page.goto(site.origin)
+    await shows(page, "calls", 4)
+    await every_chart_is_drawn(page)
+
+    await page.locator("[data-chart=spend] .chart-canvas").focus()
+    await page.keyboard.press("End")
+    second = (await page.evaluate(POINTED))[0]
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/calls/?*")
+
+    asked = {name: value for name, (value,) in parse_qs(urlsplit(page.url).query).items()}
+    assert (asked["team"], asked["route"]) == (team.slug, "gpt-4o")
+    assert datetime.fromisoformat(asked["until"]).timestamp() == second + 1
+    # The 60 s that the point tells of, and as much earlier as its calls took.
+    assert datetime.fromisoformat(asked["since"]).timestamp() == second + 1 - 60 - 3
+
+
+async def test_calls_under_way_are_on_their_chart_before_any_has_ended(site, browser, session, team, api_key):
+    page, complaints = await signed_in(browser, site.origin, session)
+    site.under_way = {team.pk: [0, 7, 0, 0, 0, 3]}
+    await page.goto(site.origin)
+    drawn = """Object.values(Chart.instances).filter(({canvas}) => canvas.closest("[data-chart=under_way]"))
+        .flatMap(({data}) => data.datasets.map(({label, data}) => [label, data.at(-1).y]))"""
+    async with asyncio.timeout(10):  # the page's CSP lets nobody wait for an expression in it
+        while dict(await page.evaluate(drawn)).get("Normal") != 7:
+            await page.evaluate("new Promise(requestAnimationFrame)")
+    assert dict(await page.evaluate(drawn)) == {
+        "Urgent": 0, "Normal": 7, "Batch": 0, "Urgent, queued": 0, "Normal, queued": 0, "Batch, queued": 3,
+    }  # fmt: skip
+    assert complaints == []
+
+
+@pytest.fixture
+def sick_target(transactional_db):
+    provider = Provider.objects.create(slug="openai", name="OpenAI", base_url="https://api.openai.com/v1")
+    route = Route.objects.create(model_name="gpt-4o")
+    return Target.objects.create(route=route, provider=provider, upstream_model="gpt-4o")
+
+
+def opened(sick, ago_s):
+    now = datetime.now(UTC)
+    return BreakerChange.objects.create(
+        target_id=sick.pk, provider="openai", upstream_model="gpt-4o", before="closed", after="open",
+        at=now - timedelta(seconds=ago_s), until=now + timedelta(seconds=60), cause="5 failures in a row",
+    )  # fmt: skip
+
+
+async def test_a_breaker_is_seen_to_open_with_since_when_and_why(
+    site, browser, administrator_session, sick_target
+):
+    page, complaints = await signed_in(browser, site.origin, administrator_session)
+    site.seen = Seen([target(sick_target.pk, breakers=("closed", "closed"))], 0)
+    await page.goto(site.origin)
+    line = page.locator(".strip-line")
+    await expect(page.locator(".calm summary")).to_have_text("Closed 1 target, all the time")
+    await expect(line.locator("[data-part=state]")).to_have_text("Closed")
+    await expect(line.locator(".piece")).to_have_count(1)
+    await expect(page.locator("#target-use td").first).to_have_text("0 / 5")
+    await expect(page.locator("#target-use td").last).to_have_text("83 of 90")
+
+    await asyncio.to_thread(opened, sick_target, 1)
+    site.seen = Seen([target(sick_target.pk, breaker="open", breakers=("open", "closed"))], 0)
+    await expect(line.locator("[data-part=state]")).to_have_text("Open in 1 of 2")
+    await expect(page.locator(".calm")).to_be_hidden()
+    piece = line.locator(".piece-open")
+    await expect(piece).to_have_attribute("aria-label", re.compile("Open since .*: 5 failures in a row"))
+    await line.locator(".piece-closed").focus()
+    await page.keyboard.press("ArrowRight")
+    await expect(piece).to_be_focused()
+    await expect(page.locator("#strip-said")).to_contain_text("5 failures in a row")
+    await page.locator("#breakers .more summary").click()
+    await expect(page.locator("#breakers tbody tr").first).to_contain_text("5 failures in a row")
+    assert complaints == []
+
+
+async def test_what_a_breaker_did_before_the_page_was_opened_is_on_its_strip(
+    site, browser, session, sick_target
+):
+    await asyncio.to_thread(opened, sick_target, 300)
+    page, _ = await signed_in(browser, site.origin, session)
+    site.seen = Seen([target(sick_target.pk, breaker="open")], 0)
+    await page.goto(site.origin)
+    await expect(page.locator(".piece-open")).to_have_text("Open")
+    width = "document.querySelector('.piece-open').offsetWidth / document.querySelector('.strip').offsetWidth"
+    assert await page.evaluate(width) == pytest.approx(300 / 900, abs=0.02)
+    await expect(page.locator("#target-use")).to_contain_text("For administrators")
+
+
+def pages_asked_for(page, origin):
+    asked = []
+    page.on("request", lambda request: request.url == f"{origin}/" and asked.append(request.resource_type))
+    return asked
+
+
+async def hears_more(page, messages):
+    heard = int(await page.locator("#live").get_attribute("data-received"))
+    async with asyncio.timeout(10):
+        while int(await page.locator("#live").get_attribute("data-received")) < heard + messages:
+            await page.evaluate("new Promise(requestAnimationFrame)")
+
+
+async def test_a_target_that_is_new_comes_on_an_open_page_which_asks_for_it_once(
+    site, browser, administrator_session
+):
+    page, complaints = await signed_in(browser, site.origin, administrator_session)
+    asked = pages_asked_for(page, site.origin)
+    await page.goto(site.origin)
+    await expect(page.locator("#connection")).to_have_text("Live")
+    await expect(page.locator("#breakers")).to_contain_text("No target is in use")
+
+    first = await asyncio.to_thread(added_target, "gpt-4o")
+    site.seen = Seen([target(first.pk)], 0)
+    await expect(page.locator(".strip-line [data-part=state]")).to_have_text(["Closed"])
+    second = await asyncio.to_thread(added_target, "gpt-4o-mini")
+    nobody = second.pk + 1000  # the page never has it
+    site.seen = Seen([target(first.pk), target(second.pk, breaker="open"), target(nobody)], 0)
+
+    await expect(page.locator("#target-use tr[data-target]")).to_have_count(2)
+    await expect(page.locator("#target-use td").nth(6)).to_have_text("0 / 5")
+    line = page.locator(f".strip-line[data-target='{second.pk}']")
+    await expect(line.locator("[data-part=state]")).to_have_text("Open")
+    await expect(line.locator(".piece-open")).to_be_visible()
+    for missing in (1, 2):  # what is told is another each time, so that it comes again
+        site.seen = Seen(site.seen.targets, missing)
+        await hears_more(page, 2)
+    assert asked == ["document", "fetch", "fetch"]
+
+    await page.locator(".calm summary").click()
+    await line.locator(".piece-open").focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator(f"[data-target='{first.pk}'] .piece-closed")).to_be_focused()
+    await page.keyboard.press("ArrowUp")
+    await expect(line.locator(".piece-open")).to_be_focused()
+    assert complaints == []
+
+
+def added_target(upstream_model):
+    provider, _ = Provider.objects.get_or_create(
+        slug="openai", defaults={"name": "OpenAI", "base_url": "https://api.openai.com/v1"}
+    )
+    route, _ = Route.objects.get_or_create(model_name="gpt-4o")
+    return Target.objects.create(route=route, provider=provider, upstream_model=upstream_model)
+
+
+async def test_an_open_page_learns_the_names_of_new_keys_also_when_its_first_question_fails(
+    site, browser, session, team, api_key
+):
+    page, _ = await signed_in(browser, site.origin, session)
+    await page.goto(site.origin)
+    await expect(page.locator("#connection")).to_have_text("Live")
+    asked = pages_asked_for(page, site.origin)
+
+    await page.route(f"{site.origin}/", lambda route: route.fulfill(status=503), times=1)
+    new = await asyncio.to_thread(ApiKey.objects.create, team=team, name="weekly report")
+    for key_id in (new.pk, new.pk + 1000, new.pk + 2000):  # the page never has the others
+        site.happened(*calls_of(team, new, 1, key_id=key_id))
+
+    await expect(page.locator("#latest")).to_contain_text(f"key {new.pk + 2000}")
+    await expect(page.locator("#latest")).to_contain_text("weekly report", timeout=15_000)
+    await hears_more(page, 3)
+    assert asked == ["fetch", "fetch"]
+
+
+async def test_the_busiest_keys_and_teams_are_named(site, browser, administrator_session, team, api_key):
+    page, complaints = await signed_in(browser, site.origin, administrator_session)
+    site.happened(*calls_of(team, api_key, 5), *calls_of(team, api_key, 2, outcome="failed", status=502))
+    await page.goto(site.origin)
+    for name, first in (("keys", "nightly batch"), ("teams", "Hydro")):
+        row = page.locator(f"[data-busiest={name}] tbody tr")
+        await expect(row).to_have_count(1)
+        await expect(row.locator("th")).to_have_text(first)
+        await expect(row.locator("td.numeric")).to_have_text(["7", "2", "$0.007"])
+    assert complaints == []
+
+
+async def test_a_lost_line_says_how_old_is_what_is_shown_and_moves_nothing(
+    site, browser, session, team, api_key
+):
+    page, _ = await signed_in(browser, site.origin, session)
+    site.happened(*calls_of(team, api_key, 3))
+    await page.goto(site.origin)
+    await shows(page, "calls", 3)
+    places = "[...document.querySelectorAll('.tile, .chart, .panel')].map((each) => each.offsetTop)"
+    before = await page.evaluate(places)
+    site.sockets_refused = True
+    site.hub.close_all()
+    await expect(page.locator("#lost")).to_contain_text(re.compile(r"What is shown is of \d\d:\d\d:\d\d"))
+    assert await page.evaluate(places) == before
+    site.sockets_refused = False
+    await expect(page.locator("#lost")).to_be_hidden(timeout=10_000)
+
+
+async def test_nothing_jumps_from_the_first_paint_to_the_charts(site, browser, session, team, api_key):
+    site.happened(*calls_of(team, api_key, 3))
+    await asyncio.to_thread(eventually, lambda: site.hub.has_frames(team.pk))
+    page, _ = await signed_in(browser, site.origin, session)
+    await page.add_init_script("""window.shifts = [];
+        new PerformanceObserver((list) => shifts.push(...list.getEntries().map(({value}) => value)))
+            .observe({type: "layout-shift", buffered: true});""")
+    await page.goto(site.origin)
+    await shows(page, "calls", 3)
+    await expect(page.locator("[data-busiest=keys] tbody tr")).to_have_count(1)
+    assert sum(await page.evaluate("shifts")) < 0.02
+
+
+async def test_a_chart_is_drawn_when_one_comes_near_it(site, browser, session, team, api_key):
+    page, complaints = await signed_in(browser, site.origin, session)
+    await page.set_viewport_size({"width": 390, "height": 600})
+    site.happened(*calls_of(team, api_key, 3))
+    await page.goto(site.origin)
+    await expect(page.locator("#live")).to_have_attribute("data-drawn", re.compile(r"\d"))
+    first, last = page.locator(".chart-box").first, page.locator(".chart-box").last
+    await expect(first).not_to_have_attribute("data-loading", "")
+    await expect(last).to_have_attribute("data-loading", "")
+
+    await last.scroll_into_view_if_needed()
+
+    await expect(last).not_to_have_attribute("data-loading", "")
+    assert complaints == []
 
 
 async def test_one_model_name_can_be_seen_in_detail_and_another_hidden(site, browser, session, team, api_key):
@@ -209,6 +492,7 @@ async def test_the_page_fits_the_screen_and_does_not_jump(
     site.happened(*calls_of(team, api_key, 30))
     await page.goto(site.origin)
     await shows(page, "calls", 30)
+    await every_chart_is_drawn(page)
     heights = "[...document.querySelectorAll('.tile, .chart, .legend')].map((each) => each.offsetHeight)"
     before = await page.evaluate(heights)
     site.happened(*calls_of(team, api_key, 70, cost_nanos=123_456_789_012, latency_us=61_000_000))
@@ -225,6 +509,7 @@ async def test_the_charts_change_colour_with_the_theme(site, browser, session, t
     site.happened(*calls_of(team, api_key, 4))
     await page.goto(site.origin)
     await shows(page, "calls", 4)
+    await every_chart_is_drawn(page)
     colours = """Object.values(Chart.instances).flatMap(
         ({data, options}) => [data.datasets[0].borderColor, options.scales.y.grid.color])"""
     light = await page.evaluate(colours)

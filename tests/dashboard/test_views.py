@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from accounts.models import Membership
-from gateway.models import Route
+from gateway.models import Provider, Route, Target
 
 
 @pytest.fixture
@@ -68,12 +68,16 @@ def test_names_in_the_page_cannot_become_markup(browser_of, alice, team, api_key
     assert "<script>alert(1)" not in browser_of(alice).get("/").content.decode()
 
 
-def test_the_page_takes_six_queries_however_many_teams_and_keys(
+def test_the_page_takes_nine_queries_however_many_teams_and_keys(
     browser_of, administrator, team, other_team, api_key, django_assert_num_queries
 ):
+    provider = Provider.objects.create(slug="openai", name="OpenAI", base_url="https://api.openai.com/v1")
+    route = Route.objects.create(model_name="gpt-4o")
+    Target.objects.create(route=route, provider=provider, upstream_model="gpt-4o")
     client = browser_of(administrator)
-    # session, person, teams, routes, key names, whether anything is simulated
-    with django_assert_num_queries(6):
+    # session, person, teams, routes, key names, whether anything is simulated;
+    # targets, what their breakers did of late, and whether the first steps are put away
+    with django_assert_num_queries(9):
         client.get("/")
 
 
@@ -82,3 +86,20 @@ def test_the_page_has_no_inline_script_or_style(browser_of, alice):
     assert " style=" not in page
     assert "<style" not in page
     assert "onclick" not in page
+
+
+def test_places_and_connections_are_for_administrators_who_look_at_all_teams(
+    browser_of, alice, administrator
+):
+    refused = "is shown to administrators, who look at all teams"
+    of_member = browser_of(alice).get("/").content.decode()
+    assert refused in of_member
+    assert 'data-busiest="teams"' not in of_member
+    of_all = browser_of(administrator).get("/").content.decode()
+    assert refused not in of_all
+    assert 'data-busiest="teams"' in of_all
+
+
+def test_without_a_target_the_panels_say_what_would_fill_them(browser_of, administrator):
+    page = browser_of(administrator).get("/").content.decode()
+    assert page.count("No target is in use") == 2

@@ -34,11 +34,16 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--with-parent", action="store_true", help="end when the starting process does")
+        parser.add_argument(
+            "--with-parent",
+            type=int,
+            metavar="PID",
+            help="end when the parent does (Linux), also where it was gone before this looked",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["with_parent"]:
-            die_with(os.getppid())
+            die_with(options["with_parent"])
         os.nice(NICENESS)
         setup_logging.connect(_quieten)
         end_at_once_when_idle()

@@ -1,0 +1,1 @@
+"""PostgreSQL as Django's database: pooled, and without a wait that never ends."""
