@@ -7,20 +7,31 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --requir
 CODE := dashboard gateway accounts manage.py
 # Checks need settings, not a gateway: their secrets live beside the environment and are used for nothing else.
 CHECK := env VAR_DIR=$(VENV)/check-var SECURE_COOKIES=1 DEBUG=0
+# What is tested on PostgreSQL too: whatever writes in transactions, or asks in SQL of its own.
+ON_POSTGRESQL := tests/gateway/ledger tests/gateway/test_partitioning.py tests/gateway/test_patience.py \
+	tests/gateway/test_services.py tests/gateway/test_snapshot.py tests/gateway/test_queries.py \
+	tests/gateway/test_reconcile.py tests/gateway/test_news.py tests/gateway/test_delivery.py \
+	tests/accounts/services tests/accounts/test_services.py tests/accounts/test_queries.py \
+	tests/accounts/test_audit.py tests/accounts/test_models.py tests/accounts/test_tokens.py \
+	tests/accounts/test_turns.py tests/accounts/test_uses.py tests/accounts/test_reminders.py \
+	tests/accounts/test_webhooks.py tests/dashboard/test_idempotency.py
+# Two processes, which share no test file: much of a run is waiting.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove bench fmt
+.PHONY: help run test check prove bench screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Run the gateway on http://localhost:8000 (HOST, PORT and VAR_DIR change that)
 	@exec $(BIN)/python manage.py up
 
 test: $(VENV)/.dev ## Run the tests
-	$(BIN)/pytest -m "not prove"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not prove"
+	PENSTOCK_TESTS_ON=postgresql $(BIN)/pytest $(SIDE_BY_SIDE) -m "not prove" $(ON_POSTGRESQL)
 
 check: $(VENV)/.dev ## Check format, lint, types, import layers, migrations and deployment settings
 	$(BIN)/ruff format --check .
@@ -32,9 +43,20 @@ check: $(VENV)/.dev ## Check format, lint, types, import layers, migrations and 
 
 prove: $(VENV)/.dev ## Run the long proofs, each with its full number of repetitions
 	$(BIN)/pytest -m prove
+	PENSTOCK_TESTS_ON=postgresql $(BIN)/pytest -m prove $(ON_POSTGRESQL)
 
 bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
 	$(BIN)/python -m benchmarks.run
+
+screenshots: $(VENV)/.dev ## Photograph every page in both themes, on a phone and on a desk, into var/screenshots
+	@$(BIN)/python -m tests.pages.photograph
+
+messages: $(VENV)/.dev ## Gather what people read for translators, and compile their work (needs gettext)
+	@command -v msgfmt >/dev/null || { echo "Translations need gettext (Debian: gettext)." >&2; exit 1; }
+	@mkdir -p locale
+	@$(CHECK) $(BIN)/python manage.py makemessages --locale ja --domain django --extension html,txt,py --no-location --no-wrap --ignore .venv --ignore var --ignore tests
+	@$(CHECK) $(BIN)/python manage.py makemessages --locale ja --domain djangojs --no-location --no-wrap --ignore .venv --ignore var --ignore tests
+	@$(CHECK) $(BIN)/python manage.py compilemessages --locale ja --ignore .venv
 
 fmt: $(VENV)/.dev ## Format the code and mend what can be mended
 	$(BIN)/ruff check --fix .
