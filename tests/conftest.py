@@ -4,15 +4,35 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.simulator import RunningSimulator, running_simulator
+from tests import postgres
 from tests.served import Served, serve
 
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["VAR_DIR"], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is of the other database."""
+    other = "sqlite" if postgres.is_of_this_run() else "postgresql"
+    left_out = [each for each in items if each.get_closest_marker(other)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [each for each in items if each not in left_out]
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Whoever is still connected at the end would keep PostgreSQL from dropping the database."""
+    yield
+    if postgres.is_of_this_run():
+        with django_db_blocker.unblock():
+            postgres.throw_out_others()
 
 
 @pytest.fixture

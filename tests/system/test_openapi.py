@@ -25,15 +25,19 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from accounts import services, tokens, webhooks
+from accounts import channels, services, tokens, webhooks
 from accounts.models import Membership, Team, User
 from dashboard.api import api
 from gateway import services as upstream
 from gateway import standing, upstreams
+from gateway.alerts import services as alerts
+from gateway.ledger.writer import book
 from gateway.models import BreakerChange
 from gateway.relay.gate import Gate
 from gateway.relay.limits import Figures
+from gateway.relay.records import Refusals
 from gateway.relay.targets import TargetState
+from tests.gateway.records import opened, refused, settled
 
 pytestmark = pytest.mark.django_db
 
@@ -117,14 +121,32 @@ def world(db):
         "secret_id": key.secrets.exclude(ends_at=None).get().pk,
         "token_id": tokens.make_token(bob, "spare", ["read"])[0].pk,
         "webhook_id": webhooks.add_webhook(team, "https://hooks.example/", ada).pk,
+        **watched(team, ada),
         "limit_id": limit.pk,
         "quota_id": quota.pk,
         "provider_id": provider.pk,
         "route_id": target.route_id,
         "target_id": target.pk,
+        **on_the_books(team.pk, key.pk),
     }
     upstreams.install(None)
     standing.install(None)
+
+
+def watched(team, owner):
+    """A channel, and an alert that tells it."""
+    channel = channels.add_channel(team, "mail", "On call", "oncall@example.com", owner)
+    values = {"name": "Spend", "threshold": 10**9, "tell_owners": False}
+    alert = alerts.add_alert(team, "spend", values, [channel], owner)
+    return {"alert_id": alert.pk, "channel_id": channel.pk}
+
+
+def on_the_books(team_id, key_id):
+    """A call that was let in, and one that was not."""
+    call = settled(opened(team_id=team_id, key_id=key_id))
+    row = refused(team_id=team_id, key_id=key_id)
+    book([call], [Refusals(row.call_id, row.at_us, (), (row,))])
+    return {"call_id": call.call_id, "refusal_id": row.call_id}
 
 
 def requests_of(operation, ids):

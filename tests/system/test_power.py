@@ -30,7 +30,7 @@ from gateway.relay.catalog import Catalog
 from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.pipeline import Relay
-from gateway.relay.records import Opened, Settled
+from gateway.relay.records import Opened, Refused, Settled
 from gateway.relay.targets import Targets
 from gateway.relay.transports.choice import Transports
 from gateway.simulator import Fault
@@ -146,8 +146,8 @@ class House:
         """As a listener: the end of the call is in the journal up to here."""
         self.settled_at[record.call_id] = self.disk.written()
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str, /) -> None:
-        raise AssertionError(f"refused: {code}")
+    def refused(self, refused: Refused, /) -> None:
+        raise AssertionError(f"refused: {refused.code}")
 
     async def ask(self, model_name: str, streamed: bool, told: Told) -> None:
         body = {"model": model_name, "messages": [{"role": "user", "content": "Hello"}], "stream": streamed}

@@ -110,12 +110,13 @@ def test_memory_does_not_grow_with_a_body_that_is_too_large(tmp_path, say):
 
 @contextlib.contextmanager
 def peak_growth(door):
-    """Fills in by how many bytes the gateway's processes grew at their peaks, together.
+    """Fills in by how many bytes the processes that serve calls grew at their peaks, together.
 
-    The kernel keeps the peak of a resident set (VmHWM) and forgets it when told to.
+    Background tasks run beside them, see no body, and grow when they like. The kernel
+    keeps the peak of a resident set (VmHWM) and forgets it when told to.
     """
     grown = []
-    pids = [each.pid for each in door.processes()]
+    pids = [each.pid for each in door.served.workers()]
     assert pids
     before = sum(map(begin_peak, pids))
     yield grown

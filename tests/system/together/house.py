@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 
-from gateway.ledger.journal import payloads
-from gateway.relay.records import Dispatched, Opened, Released, Settled
+from gateway.ledger.journal import frames
+from gateway.relay.records import Opened
 from tests.redis import RunningRedis
 from tests.served import eventually, provider_of, serve
 from tests.system.conftest import ENTER_PRICES
@@ -70,7 +69,6 @@ ACCIDENTS = ("reason of our own", "never retrieved", "never awaited", "Unclosed"
 
 Bounds = Sequence[tuple[str, int, str]]
 """Kind, amount, and `minute`, `day`, `month`, `soft day` or `soft month`; what is not soft is hard."""
-_record = msgspec.msgpack.Decoder(Opened | Dispatched | Settled | Released).decode
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class Together:
         """By process, what its journal still has: all of it, where no segment was full."""
         found = defaultdict(list)
         for path in sorted((self.house.served.var_dir / "journal").glob("*/*.seg")):
-            found[path.parent.name] += [_record(each) for _, each in payloads(path.read_bytes())]
+            found[path.parent.name] += [each for _, each in frames(path.read_bytes())]
         return dict(found)
 
     def holds(self, key: Key) -> dict[str, set[int]]:
