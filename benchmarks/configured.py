@@ -4,7 +4,7 @@ from typing import Final
 
 from accounts.caller import Caller, Owner, Quota, RateLimit
 from benchmarks.wire import USAGE
-from gateway.relay.catalog import Price
+from gateway.relay.catalog import Price, Rates
 
 INPUT_NANOS, CACHED_NANOS, OUTPUT_NANOS = 150_000_000, 75_000_000, 600_000_000
 """The price, in nano-units per million tokens."""
@@ -14,7 +14,7 @@ CALL_NANOS: Final = (
 AMPLE: Final = 10**15
 """Requests, tokens or nano-units that no run uses up."""
 KEY, TEAM = Owner("key", 1, "bench"), Owner("team", 1, "Bench")
-PRICE: Final = Price(1, 0, INPUT_NANOS, CACHED_NANOS, OUTPUT_NANOS)
+PRICE: Final = Price(1, 0, Rates(INPUT_NANOS, CACHED_NANOS, OUTPUT_NANOS))
 LIMITED: Final = Caller(
     key_id=1,
     team_id=1,

@@ -31,7 +31,7 @@ from gateway.relay.counters import LocalCounters
 from gateway.relay.lifeline import Lifelines
 from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change, PoolFigures
-from gateway.relay.records import Settled
+from gateway.relay.records import Refused, Settled
 from gateway.relay.targets import Targets
 from gateway.relay.transports.aiohttp import AiohttpTransport
 
@@ -98,7 +98,7 @@ class House:
     def settled(self, record: Settled) -> None:
         """Nobody listens."""
 
-    def refused(self, team_id: int, key_id: int, route: str, code: str) -> None:
+    def refused(self, refused: Refused) -> None:
         """Nobody listens."""
 
     def breaker_changed(self, target: Target, change: Change) -> None:

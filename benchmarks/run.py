@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import counters, field, machine, report
+from benchmarks import books, counters, field, machine, report
 from benchmarks.bench import BUSIEST, GRID, Bench, Others, of_the_busiest, say
 from benchmarks.figures import Beside, Books, Figure, Results
 from benchmarks.load import NotWhole
@@ -62,6 +62,8 @@ def _measure(cores: Cores, rounds: int, seconds: float) -> Results:
     began = time.perf_counter()
     say("admission and settlement by themselves")
     counted = counters.measure(cores, rounds)
+    say("the ledger's writer by itself")
+    written = books.measure(cores, rounds)
     os.sched_setaffinity(0, {cores.other})
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -75,13 +77,13 @@ def _measure(cores: Cores, rounds: int, seconds: float) -> Results:
             return Bench(served, ours, empty, upstream, cores, rounds, seconds)
 
         with gateway(Path(folder) / "alone", upstream.port, cores.tested) as (served, unlimited):
-            figures, grid, books = uvloop.run(_all(bench(served), unlimited))
+            figures, grid, ledger = uvloop.run(_all(bench(served), unlimited))
         with (
             running_redis() as redis,
             gateway(Path(folder) / "shared", upstream.port, cores.tested, redis.url) as (served, _),
         ):
             shared = uvloop.run(_shared(bench(served)))
-    return Results((*figures, *counted, shared), grid, books, time.perf_counter() - began)
+    return Results((*figures, *counted, *written, shared), grid, ledger, time.perf_counter() - began)
 
 
 async def _all(bench: Bench, unlimited: str) -> tuple[tuple[Figure, ...], tuple[Beside, ...], Books]:
