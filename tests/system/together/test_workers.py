@@ -174,7 +174,7 @@ async def kill_one(served: Served, load: Load) -> tuple[set[int], float]:
 
 async def complete(opened: Together, load: Load, provider: Provider) -> tuple[b.Calls, b.Books]:
     """What the provider received and what the ledger has, once they know of the same calls."""
-    calls = b.upstream_calls(provider.news())
+    calls = b.upstream_calls(await asyncio.to_thread(provider.news_at_rest))
     known = {*calls, *(each.call_id for each in load.ended if each.call_id)}
     found: list[b.Books] = []
 

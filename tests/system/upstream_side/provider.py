@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,9 +52,31 @@ class Provider:
         self._read_to += len(whole) + 1 if whole else 0
         return [_lines.decode(line) for line in whole.split(b"\n") if line]
 
+    def news_at_rest(self) -> list[Received | Ended]:
+        """The lines since last time, once each request among them has ended.
+
+        A client may have its whole answer before the provider has written down that it sent it.
+        """
+        lines: list[Received | Ended] = []
+
+        def have_ended() -> bool:
+            lines.extend(self.news())
+            return not under_way(lines)
+
+        eventually(have_ended, 20, "the end of every request in the provider's journal")
+        return lines
+
     def received(self) -> int:
         """Requests since the last look at the journal."""
         return sum(isinstance(line, Received) for line in self.news())
+
+
+def under_way(lines: Iterable[Received | Ended]) -> set[int]:
+    """The numbers of the requests that have not ended."""
+    received, ended = set[int](), set[int]()
+    for line in lines:
+        (received if isinstance(line, Received) else ended).add(line.number)
+    return received - ended
 
 
 @contextlib.contextmanager

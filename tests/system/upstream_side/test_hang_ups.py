@@ -187,7 +187,7 @@ def hang_up(folder, count: int, spread_s: float, seed: int, transport: str = "ai
             house.wait_for_rest(30)
             expected = len(left)
             eventually(lambda: len(watch.seen_at_us) >= expected, 10, "an entry for every call")
-        upstream, entries = h.sides(provider.news()), watch.entries()
+        upstream, entries = h.sides(provider.news_at_rest()), watch.entries()
 
     assert h.findings(left, upstream, entries) == []
     check_plants(left, upstream, entries)
