@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from gateway.redis_client import AWAY, QUICK_S, Client, connect, connect_thread, end
+from gateway.redis_client import AWAY, PUBLISH_S, QUICK_S, Client, connect, connect_thread, end
 from gateway.relay.ports import Change
 
 log = logging.getLogger(__name__)
@@ -94,8 +94,10 @@ class Publisher:
         *,
         origin: Callable[[], str] = this_process,
         clock: Callable[[], float] = time.monotonic,
+        timeout_s: float = PUBLISH_S,
     ) -> None:
-        self._client, self._origin, self._clock = connect_thread(url), origin, clock
+        self._client = connect_thread(url, timeout_s=timeout_s)
+        self._origin, self._clock = origin, clock
         self._left_alone_until = 0.0
 
     def changed(self, number: int) -> None:

@@ -251,12 +251,18 @@ class Together:
     """
 
     def __init__(
-        self, peers: Peers, take: Callable[[], Figures] | None, is_gone: Callable[[str], bool]
+        self,
+        peers: Peers,
+        take: Callable[[], Figures] | None,
+        is_gone: Callable[[str], bool],
+        *,
+        timeout_s: float = QUICK_S,
     ) -> None:
         """`take` reads this process, None where it serves no calls;
         `is_gone` says of a process's id that it surely counts no more, not that it is merely silent."""
         self._peers, self._take, self._is_gone = peers, take, is_gone
-        self._client = connect(peers.url) if peers.url else None
+        self._timeout_s = timeout_s
+        self._client = connect(peers.url, timeout_s=timeout_s) if peers.url else None
         self._others: dict[str, bytes] = {}
         """As they were published, by process id."""
         self._gone = b""
@@ -315,7 +321,7 @@ class Together:
         assert self._client is not None
         mine = ("", b"") if own is None else (self._peers.process, _encode(own))
         try:
-            async with asyncio.timeout(QUICK_S):
+            async with asyncio.timeout(self._timeout_s):
                 latest, gone = await self._client.eval(SWAP, 2, LATEST, GONE, *mine, self._gone)
                 forgotten = self._read(dict(zip(latest[::2], latest[1::2], strict=True)), gone)
                 if forgotten:
@@ -350,7 +356,7 @@ class Together:
         after = together(None, [], filter(None, (before, _readable(data))))
         after = replace(after, processes=before.processes + 1)  # so that it changes with every one
         try:
-            async with asyncio.timeout(QUICK_S):
+            async with asyncio.timeout(self._timeout_s):
                 await self._client.eval(FOLD, 2, LATEST, GONE, name, data, self._gone, _encode(after))
         except AWAY as why:
             log.info("the figures of %s are folded later: %r", name, why)

@@ -74,6 +74,7 @@ class Peers:
         role: Role = "all",
         changed: Callable[[int, int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        timeout_s: float = QUICK_S,
     ) -> None:
         """`changed` is told rank and number whenever one of them changes; `clock` gives monotonic seconds."""
         self.url, self.process, self.role = url, process, role
@@ -81,8 +82,8 @@ class Peers:
         """Redis did not answer the last beat."""
         self.serving: tuple[str, ...] = (process,) if role in SERVING else ()
         """The ids of the processes that serve calls, sorted; what was last heard while Redis is away."""
-        self._changed, self._clock = changed, clock
-        self._client = connect(url) if url else None
+        self._changed, self._clock, self._timeout_s = changed, clock, timeout_s
+        self._client = connect(url, timeout_s=timeout_s) if url else None
         self._beating: asyncio.Task[None] | None = None
         self._leads = False
         self._renewed_at = 0.0
@@ -120,7 +121,7 @@ class Peers:
         if self._beating is not None:
             await end([self._beating])
         with contextlib.suppress(*AWAY):  # then they find out by themselves
-            async with asyncio.timeout(QUICK_S):
+            async with asyncio.timeout(self._timeout_s):
                 await client.eval(LEAVE, 2, PEERS, LEADER, self._member, self.process)
         await client.aclose()
 
@@ -138,7 +139,7 @@ class Peers:
         asked_at = self._clock()
         args = (self._member, self.process, int(self.role in SERVING), int(EXPIRY_S * 1000))
         try:
-            async with asyncio.timeout(QUICK_S):
+            async with asyncio.timeout(self._timeout_s):
                 answer = await self._client.eval(BEAT, 3, PEERS, SINCE, LEADER, *map(str, args))
         except AWAY as why:
             self._missed(why)

@@ -22,28 +22,29 @@ AWAY: Final = (RedisError, OSError, TimeoutError)
 Client = redis.asyncio.Redis
 
 
-def connect(url: str, *, silence_s: float = 4 * QUICK_S) -> Client:
-    """A client for one event loop, not connected yet. An answer may be `silence_s` in coming.
+def connect(url: str, *, timeout_s: float = QUICK_S, silence_s: float | None = None) -> Client:
+    """A client for one event loop, not connected yet.
 
+    A connection is made within `timeout_s`; an answer may be `silence_s` in coming, else four times as long.
     Tries nothing twice: who asks knows better whether it is still worth it.
-    Whoever must not wait so long sets a shorter deadline of its own, `QUICK_S`.
+    Whoever must not wait so long sets a shorter deadline of its own, `timeout_s`.
     """
     return redis.asyncio.Redis.from_url(
         url,
         protocol=2,
-        socket_connect_timeout=QUICK_S,
-        socket_timeout=silence_s,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=4 * timeout_s if silence_s is None else silence_s,
         retry=AsyncRetry(NoBackoff(), 0),
     )
 
 
-def connect_thread(url: str) -> redis.Redis:
+def connect_thread(url: str, *, timeout_s: float = PUBLISH_S) -> redis.Redis:
     """A client for any thread. A connection that died since it was last used is made anew, once."""
     return redis.Redis.from_url(
         url,
         protocol=2,
-        socket_connect_timeout=PUBLISH_S,
-        socket_timeout=PUBLISH_S,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=timeout_s,
         retry=Retry(NoBackoff(), 1, (redis.ConnectionError,)),
     )
 

@@ -17,6 +17,8 @@ from tests.redis import RunningRedis, running_redis
 from tests.soon import soon
 
 NOW_US = time.time_ns() // 1000
+PATIENT_S = 5.0
+"""Which a busy machine keeps."""
 OPENED = Change(NOW_US, "closed", "open", "5 failures in a row", NOW_US + 3600_000_000)
 
 
@@ -64,7 +66,7 @@ async def listening(redis_server: RunningRedis) -> AsyncIterator[Started]:
 
 @pytest.fixture
 def publisher(redis_server: RunningRedis) -> Iterator[Publisher]:
-    made = Publisher(redis_server.url)
+    made = Publisher(redis_server.url, timeout_s=PATIENT_S)
     yield made
     made.close()
 
@@ -86,7 +88,7 @@ async def test_changed_rights_are_heard_with_whose_they_are(listening: Started, 
 
 async def test_a_process_does_not_heed_itself(listening: Started, redis_server: RunningRedis) -> None:
     process = await listening()
-    publisher = Publisher(redis_server.url, origin=lambda: "process-0")
+    publisher = Publisher(redis_server.url, origin=lambda: "process-0", timeout_s=PATIENT_S)
     publisher.changed(17)
     process.feed.tell(7, OPENED)
     publisher.close()
@@ -122,15 +124,17 @@ async def test_a_change_may_have_been_missed_while_redis_was_dead(
 
 
 async def test_a_change_is_heard_after_redis_was_frozen(
-    listening: Started, redis_server: RunningRedis, publisher: Publisher
+    listening: Started, redis_server: RunningRedis
 ) -> None:
     process = await listening()
+    publisher = Publisher(redis_server.url)
     redis_server.freeze()
     await asyncio.to_thread(publisher.changed, 17)  # returns, or nothing would ever thaw
     redis_server.thaw()
 
     await asyncio.to_thread(publisher.changed, 18)
     await soon(lambda: process.changes[-1] in (17, SOMETHING, 18), "that something changed")
+    publisher.close()
 
 
 async def test_a_silent_connection_is_given_up(listening: Started, redis_server: RunningRedis) -> None:
@@ -144,7 +148,7 @@ def test_a_redis_that_is_dead_is_left_alone_for_a_while(
     redis_server: RunningRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    publisher = Publisher(redis_server.url, clock=clock)
+    publisher = Publisher(redis_server.url, clock=clock, timeout_s=PATIENT_S)
     redis_server.kill()
     publisher.changed(1)
     publisher.changed(2)
@@ -170,7 +174,7 @@ class Clock:
 
 
 def test_a_connection_that_died_unseen_is_made_anew(redis_server: RunningRedis) -> None:
-    publisher = Publisher(redis_server.url)
+    publisher = Publisher(redis_server.url, timeout_s=PATIENT_S)
     publisher.changed(1)
     redis_server.kill()
     redis_server.start()

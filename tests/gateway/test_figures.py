@@ -16,6 +16,8 @@ from gateway.relay.targets import TargetState
 from tests.redis import RunningRedis, running_redis
 from tests.soon import soon
 
+PATIENT_S = 5.0
+"""Which a busy machine keeps."""
 BY = ("gpt-4o", "answered")
 POOL = PoolFigures(
     in_use=3,
@@ -150,8 +152,10 @@ class Process:
 
     def __init__(self, url: str, name: str, gone: set[str]) -> None:
         self.calls = 0
-        self.peers = Peers(url, name)
-        self.together = Together(self.peers, lambda: figures(self.calls), gone.__contains__)
+        self.peers = Peers(url, name, timeout_s=PATIENT_S)
+        self.together = Together(
+            self.peers, lambda: figures(self.calls), gone.__contains__, timeout_s=PATIENT_S
+        )
 
     async def calls_of_all(self) -> int:
         found = await self.together.figures()
@@ -274,6 +278,7 @@ async def test_without_redis_the_last_known_figures_stand_and_the_missing_are_co
 
     assert found.taken.tallies[BY].calls == 12
     assert (found.processes, found.missing) == (2, 1)
+    redis_server.thaw()  # or they would wait to say goodbye
 
 
 async def test_a_redis_that_forgot_everything_is_told_again(

@@ -17,18 +17,22 @@ def redis_server() -> Iterator[RunningRedis]:
         yield running
 
 
+PATIENT_S = 2.0
+"""Which a busy machine keeps."""
 Joined = Callable[..., Any]
 
 
 @pytest.fixture
 async def joined(redis_server: RunningRedis) -> AsyncIterator[Joined]:
-    """A process that has joined; it leaves at the end."""
+    """A process that has joined, unless Redis is not `there`; it leaves at the end."""
     opened: list[Peers] = []
 
-    async def join(process: str, **options: Any) -> Peers:
-        peers = Peers(redis_server.url, process, **options)
+    async def join(process: str, *, there: bool = True, **options: Any) -> Peers:
+        peers = Peers(redis_server.url, process, timeout_s=PATIENT_S, **options)
         opened.append(peers)
         await peers.open()
+        if there:
+            await soon(lambda: not peers.away, f"that {process} has joined")
         return peers
 
     yield join
@@ -147,7 +151,7 @@ async def test_a_beat_does_not_hold_up_a_process_that_starts_without_redis(
     joined: Joined, redis_server: RunningRedis
 ) -> None:
     redis_server.kill()
-    peers = await joined("a")
+    peers = await joined("a", there=False)
 
     assert peers.away
     assert peers.rank_and_live() == (0, 1)

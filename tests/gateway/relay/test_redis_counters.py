@@ -71,6 +71,7 @@ class TestTheContract(CountersContract):
                 clock=clock,
                 wall_clock=clock.wall,
                 timeout_s=5.0,  # which a busy machine keeps
+                patience_s=10.0,
             )
             await counters.open()
             try:
@@ -122,6 +123,7 @@ class Machine:
             wall_clock=self.clock.wall,
             boot=self.boot,
             timeout_s=timeout_s,
+            patience_s=10.0,
         )
         await found.open()
         self.processes[name] = found
@@ -347,7 +349,7 @@ class TestMakingCounters:
 
 class TestAway:
     async def test_no_call_waits_twice_for_a_redis_that_is_frozen(self, fragile: Machine) -> None:
-        one = await fragile.process(timeout_s=0.25)
+        one = await fragile.process(timeout_s=1.0)
         limit, quota = requests(100), budget(100)
         await admitted(one, asking(quota))
         fragile.redis.freeze()
@@ -392,7 +394,7 @@ class TestAway:
         await asyncio.to_thread(fragile.redis.start)
 
     async def test_what_was_let_in_meanwhile_is_counted_when_redis_is_back(self, fragile: Machine) -> None:
-        one = await fragile.process(timeout_s=0.25)
+        one = await fragile.process(timeout_s=1.0)
         limit, place, quota = tokens(100), at_once(2), budget(100, hard=False)
         await admitted(one, asking(quota, amount=10))
         fragile.redis.freeze()
@@ -410,7 +412,7 @@ class TestAway:
         assert [await used_of(one, each) for each in (limit, place)] == [9, 0]
 
     async def test_a_frozen_redis_that_runs_our_script_late_leaves_no_leak(self, fragile: Machine) -> None:
-        one = await fragile.process(timeout_s=0.25)
+        one = await fragile.process(timeout_s=1.0)
         quota, limit = budget(100, hard=False), tokens(100)
         call_id = await admitted(one, asking(quota, amount=10))
         fragile.redis.freeze()
@@ -463,7 +465,7 @@ class TestLostReplies:
         self, machine: Machine
     ) -> None:
         async with losing(machine.redis) as wire:
-            one = await machine.process(url=wire.url, timeout_s=0.25)
+            one = await machine.process(url=wire.url, timeout_s=1.0)
             quota = budget(100)
             call_id = await admitted(one, asking(quota, amount=30))
 
@@ -479,7 +481,7 @@ class TestLostReplies:
 
     async def test_an_end_that_never_arrived_is_sent_again(self, machine: Machine) -> None:
         async with losing(machine.redis) as wire:
-            one = await machine.process(url=wire.url, timeout_s=0.25)
+            one = await machine.process(url=wire.url, timeout_s=1.0)
             quota = budget(100)
             call_id = await admitted(one, asking(quota, amount=30))
 
