@@ -137,9 +137,10 @@ class Served:
         assert self.process.poll() is None, f"the gateway did not start: {self.errors()}"
         return self.get("/readyz").startswith("HTTP/1.1 200")
 
-    def get(self, path: str) -> str:
-        """A bare GET; empty where nobody answers."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as wire:
+    def get(self, path: str, within_s: float = 5) -> str:
+        """A bare GET; empty where nobody answers, or says nothing for so long."""
+        where = ("127.0.0.1", self.port)
+        with contextlib.suppress(OSError), socket.create_connection(where, within_s) as wire:
             wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return b"".join(iter(lambda: wire.recv(65536), b"")).decode("utf-8", "replace")
         return ""

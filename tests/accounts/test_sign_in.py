@@ -7,10 +7,12 @@ import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyotp
 import pytest
 from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal import auth as totp
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.hashers import MD5PasswordHasher
@@ -65,14 +67,16 @@ def turn_on_totp(client: Client) -> str:
     return secret
 
 
-@pytest.mark.parametrize(("steps_ago", "is_in"), [(0, True), (1, True), (3, False)])
-def test_a_code_is_good_for_half_a_minute_longer(alice, steps_ago, is_in):
+@pytest.mark.parametrize(("steps_ago", "is_in"), [(0, True), (1, True), (2, False)])
+def test_a_code_is_good_for_half_a_minute_longer(alice, steps_ago, is_in, monkeypatch):
     client, _ = sign_in(alice.email)
     secret = turn_on_totp(client)
     cache.clear()  # or the code would be one that was used
 
     client, answer = sign_in(alice.email)
-    code = pyotp.TOTP(secret).at(time.time() - 30 * steps_ago)
+    now = time.time()
+    monkeypatch.setattr(totp, "time", SimpleNamespace(time=lambda: now))  # allauth takes no clock
+    code = pyotp.TOTP(secret).at(now - 30 * steps_ago)
     client.post(answer["Location"], {"code": code})
 
     assert client.get("/account/").status_code == (200 if is_in else 302)

@@ -28,7 +28,9 @@ DOLLAR = 10**9
 
 @pytest.fixture
 def now():
-    return timezone.now().replace(second=30, microsecond=0)
+    """The minute before it is of the same month."""
+    at = timezone.now().replace(second=30, microsecond=0)
+    return max(at, at.replace(day=1, hour=0, minute=1))
 
 
 @pytest.fixture

@@ -196,20 +196,20 @@ async def test_the_calls_own_deadline_wins_over_the_routes(
 ) -> None:
     async with home_of(tmp_path, target(upstream), timeout_s=60.0) as home:
         call = call_to(stream=stream)
-        call.timeout_s = 0.2
+        call.timeout_s = 1.0
         upstream.script([Step(fault=Fault.SILENCE)])
         client = await home.carry(call)
 
     assert isinstance(client.error, errors.UpstreamTimedOut)
     assert [each.outcome for each in home.books.entry.attempts] == ["timed_out"]
-    await until(lambda: upstream.journal.ended() and upstream.journal.ended()[0].client_gone, 1.0)
+    await until(lambda: upstream.journal.ended() and upstream.journal.ended()[0].client_gone)
 
 
 async def test_a_silent_stream_is_tried_again_and_a_silent_whole_answer_is_not(
     upstream: RunningSimulator, tmp_path: Path
 ) -> None:
-    patient = target(upstream, pool=PoolConfig(read_timeout_s=0.2))
-    async with home_of(tmp_path, patient, timeout_s=0.9) as home:
+    patient = target(upstream, pool=PoolConfig(read_timeout_s=0.5))
+    async with home_of(tmp_path, patient, timeout_s=4.0) as home:
         upstream.script([Step(fault=Fault.SILENCE)])
         streamed = await home.carry(call_to(stream=True))
         upstream.script([Step(fault=Fault.SILENCE)])
@@ -480,7 +480,7 @@ async def test_reading_on_has_a_bound(upstream: RunningSimulator, tmp_path: Path
     entry = home.books.entry
     assert (entry.outcome, entry.usage.basis) == ("hung_up", "estimated")
     assert [(each.outcome, each.code) for each in entry.attempts] == [("cancelled", "hung_up")]
-    await until(lambda: upstream.journal.ended() and upstream.journal.ended()[0].client_gone, 1.0)
+    await until(lambda: upstream.journal.ended() and upstream.journal.ended()[0].client_gone)
 
 
 @WHOLE_AND_STREAMED
