@@ -3,6 +3,7 @@
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -38,6 +39,11 @@ def _hidden(html: str) -> dict[str, str]:
     return dict(found)
 
 
+def frames_of(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """The seconds that a message tells of; one may be told of again."""
+    return said["frames"] if said["kind"] == "snapshot" else [each for each in [said.get("frame")] if each]
+
+
 async def watch(browser: aiohttp.ClientSession, until_s: int) -> tuple[dict[int, dict[str, int]], list[str]]:
     """Counts of every second up to one, by second, and all that came over the socket."""
     totals: dict[int, dict[str, int]] = {}
@@ -50,6 +56,6 @@ async def watch(browser: aiohttp.ClientSession, until_s: int) -> tuple[dict[int,
             texts.append(message.data)
             said = msgspec.json.decode(message.data)
             last_s = said["id"]
-            for frame in said["frames"] if said["kind"] == "snapshot" else filter(None, [said["frame"]]):
+            for frame in frames_of(said):
                 totals[frame["id"]] = dict(zip(COUNTS, frame["total"], strict=False))
     return totals, texts

@@ -95,10 +95,14 @@ def cpu_of_a_start_s(served: Served, passed_s: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("pages", "most_cpu_s"), [(4, math.inf), pytest.param(200 // LINES, MOST_CPU_S, marks=pytest.mark.prove)]
+    ("pages", "most_cpu_s", "back_within_ms"),
+    [
+        (4, math.inf, 10 * BACK_WITHIN_MS),
+        pytest.param(200 // LINES, MOST_CPU_S, BACK_WITHIN_MS, marks=pytest.mark.prove),
+    ],
 )
 async def test_pages_are_back_within_three_seconds_of_a_restart_and_miss_no_call(
-    served: Served, pages: int, most_cpu_s: float
+    served: Served, pages: int, most_cpu_s: float, back_within_ms: int
 ) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -113,7 +117,7 @@ async def test_pages_are_back_within_three_seconds_of_a_restart_and_miss_no_call
         await holds(opened, ALL_LOST)
         await asyncio.to_thread(served.start)
         began_s, before_s = time.time(), cpu_s(served)
-        await holds(opened, ALL_LIVE)
+        await holds(opened, ALL_LIVE, 60)
         cpu, passed_s = cpu_s(served) - before_s, time.time() - began_s
         lives = [each for page in opened for each in await page.evaluate("lines.map(({ live }) => live)")]
         await asyncio.to_thread(send_calls, served)
@@ -128,5 +132,5 @@ async def test_pages_are_back_within_three_seconds_of_a_restart_and_miss_no_call
     alone = await asyncio.to_thread(cpu_of_a_start_s, served, passed_s)
     print(f"CPU of the gateway since its start: {cpu:.2f} s in {passed_s:.2f} s; with nobody {alone:.2f} s")
     assert cpu - alone <= most_cpu_s
-    assert p99_ms <= BACK_WITHIN_MS
+    assert p99_ms <= back_within_ms
     assert spread_ms > LEAST_SPREAD_MS

@@ -98,6 +98,8 @@ async def roll_under_load(var_dir: Path, tmp_path: Path, redis: RunningRedis, re
         provider = provider_of(upstream.base_url, *MODEL_NAMES)
         with serve(var_dir, REDIS_URL=redis.url, WORKERS=str(WORKERS), **provider) as served:
             await asyncio.to_thread(enter_prices, served)
+            await asyncio.to_thread(served.stop)
+            await asyncio.to_thread(served.start)  # so that every worker knows the prices
             load = Load(served, random.Random(restarts))
             clients = asyncio.create_task(load.run())
             for _ in range(restarts):

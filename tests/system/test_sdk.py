@@ -15,6 +15,7 @@ import pytest
 
 from gateway.simulator import Fault, RunningSimulator, Step
 from tests.served import Served, eventually, free_port, provider_of, serve
+from tests.system.books import with_dashes
 from tests.system.conftest import simulator_in_a_thread
 from tests.system.raw import Wire, request
 
@@ -25,14 +26,15 @@ TOKENS_BEFORE_THE_CUT = 60
 LONG = "down the river " * 60
 MESSAGES = [{"role": "user", "content": "How deep is the river at the gate?"}]
 ENTRY = "SELECT outcome, status, code, usage_basis, output_tokens FROM gateway_entry WHERE tags LIKE ?"
+CALL_ID = "SELECT call_id FROM gateway_entry WHERE tags LIKE ?"
 ATTEMPTS = (
     "SELECT attempt.outcome FROM gateway_attempt attempt JOIN gateway_entry entry"
     " ON attempt.entry_id = entry.call_id WHERE entry.tags LIKE ? ORDER BY attempt.attempt_no"
 )
 TOO_LONG_S = 90
 """A wait that is not taken for a client, so it is told of it."""
-SHORT_S = 0.5
-"""A deadline that leaves little time for retries, where they are not what a test is about."""
+SHORT_S = 1.5
+"""A client's patience: a call reaches the provider within it, and no silence is too long for the gateway."""
 NARROW = """
 from accounts.changes import note_change
 from gateway.models import Target
@@ -147,21 +149,15 @@ class House:
     model_names: Iterator[str] = field(default_factory=lambda: iter(MODEL_NAMES))
     """Those that no test has used."""
 
-    def client(
-        self, kind: type[Blocking] | type[Async], *, patience_s: float | None = None, **options: Any
-    ) -> Any:
-        """One whose every call is marked, so that its entry can be found though no answer came.
-
-        `patience_s` is the deadline that its calls bring.
-        """
+    def client(self, kind: type[Blocking] | type[Async], **options: Any) -> Any:
+        """One whose every call is marked, so that its entry can be found though no answer came."""
         mark = uuid.uuid4().hex
-        deadline = {} if patience_s is None else {"X-Penstock-Timeout": str(patience_s)}
         given = {
             "base_url": self.served.base_url,
             "api_key": self.served.api_key,
             "max_retries": 0,
             "timeout": 30.0,
-            "default_headers": {"X-Penstock-Tags": f"mark={mark}", **deadline},
+            "default_headers": {"X-Penstock-Tags": f"mark={mark}"},
         }
         client = kind(**{**given, **options})
         client.mark = mark
@@ -171,6 +167,11 @@ class House:
         """The one entry of this client's one call."""
         [row] = eventually(lambda: self.served.rows(ENTRY, f"%{client.mark}%"), what="an entry")
         return dict(zip(("outcome", "status", "code", "basis", "output_tokens"), row, strict=True))
+
+    def call_id_of(self, client: Any) -> str:
+        """Of the one call of this client, once it is on the books; the provider heard it too."""
+        [(call_id,)] = eventually(lambda: self.served.rows(CALL_ID, f"%{client.mark}%"), what="an entry")
+        return with_dashes(call_id)
 
     def attempts_of(self, client: Any) -> list[str]:
         """The outcomes of that call's attempts, in order."""
@@ -211,7 +212,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("sdk")
     with simulator_in_a_thread(folder / "upstream.jsonl", speed=20) as upstream:
         provider = provider_of(upstream.base_url, *MODEL_NAMES)
-        with serve(folder / "var", {"read_timeout_s": 1}, **provider) as served:
+        with serve(folder / "var", {"read_timeout_s": 2 * SHORT_S}, **provider) as served:
             yield House(served, upstream)
 
 
@@ -440,9 +441,9 @@ def test_the_sdk_comes_back_by_itself_when_told_to(house, asked):
         Fault.GARBAGE_HTML,
     ],
 )
-def test_a_failing_provider_is_an_internal_server_error(house, kind, asked, fault, stream):
-    house.next_answers(Step(fault=fault, count=None))
-    client = house.client(kind, patience_s=SHORT_S)
+def test_a_failing_provider_is_an_internal_server_error(house, client, asked, fault, stream):
+    """Where it can, it says that it is to be left alone: retries are not what this is about."""
+    house.next_answers(Step(fault=fault, retry_after=str(TOO_LONG_S), count=None))
 
     with pytest.raises(openai.InternalServerError):
         client.create(**asked(stream=stream))
@@ -452,9 +453,8 @@ def test_a_failing_provider_is_an_internal_server_error(house, kind, asked, faul
 
 
 @pytest.mark.parametrize("fault", [Fault.GARBAGE_JSON, Fault.CLOSE_MID_STREAM, Fault.RESET_AFTER_HEADERS])
-def test_half_an_answer_is_an_internal_server_error(house, kind, asked, fault):
+def test_half_an_answer_is_an_internal_server_error(house, client, asked, fault):
     house.next_answers(Step(fault=fault, count=None))
-    client = house.client(kind, patience_s=SHORT_S)
 
     with pytest.raises(openai.InternalServerError):
         client.create(**asked())
@@ -468,16 +468,15 @@ def test_a_client_whose_patience_ends_has_a_timeout_error_and_the_provider_is_le
     house, kind, asked, stream
 ):
     house.next_answers(Step(fault=Fault.SILENCE))
-    client = house.client(kind, timeout=0.4)
+    client = house.client(kind, timeout=SHORT_S)
 
     with pytest.raises(openai.APITimeoutError):
         client.create(**asked(stream=stream))
 
     assert house.entry_of(client)["outcome"] == "hung_up"
-    number = house.upstream.journal.received()[-1].number
+    call_id = house.call_id_of(client)
     [ended] = eventually(
-        lambda: [each for each in house.upstream.journal.ended() if each.number == number],
-        within_s=2,
+        lambda: [each for each in house.upstream.journal.ended() if each.request_id == call_id],
         what="the end of the provider's connection",
     )
     assert ended.client_gone

@@ -22,6 +22,7 @@ from django.core.signing import b64_decode, dumps
 from accounts.keys import mint, take_apart
 from gateway.simulator import Fault, RunningSimulator, Step
 from tests.served import ADMIN_PASSWORD, KEY, Served, eventually, provider_of, serve
+from tests.soon import soon
 from tests.system.conftest import MODEL_NAMES, simulator_in_a_thread
 from tests.system.live import signed_in, submit, watch
 
@@ -139,10 +140,18 @@ class Day:
             failed = Step(fault=Fault.UNAVAILABLE, text=f"{COMPLAINT} {CREDENTIAL}")
             self.upstream.script([failed, Step(text=ANSWER)])
             await self._post(browser, key, stream=stream)
-            self.upstream.script([Step(fault=Fault.SILENCE)])
-            with contextlib.suppress(TimeoutError):
-                await self._post(browser, key, stream=stream, patience_s=0.3)
+            await self._call_and_leave(browser, key, stream=stream)
         await self._misuse(browser, key)
+
+    async def _call_and_leave(self, browser: aiohttp.ClientSession, key: str, *, stream: bool) -> None:
+        """The client goes while the provider, which has the prompt, is silent."""
+        self.upstream.script([Step(fault=Fault.SILENCE)])
+        before = len(self.upstream.journal.received())
+        call = asyncio.create_task(self._post(browser, key, stream=stream))
+        await soon(lambda: len(self.upstream.journal.received()) > before, "the call at the provider")
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled(), "the provider was silent"
 
     async def _misuse(self, browser: aiohttp.ClientSession, key: str) -> None:
         """Keys where they do not belong, and prompts that cannot be read."""
@@ -161,13 +170,12 @@ class Day:
         key: str,
         *,
         stream: bool = False,
-        patience_s: float = 20,
         body: bytes | None = None,
     ) -> None:
         messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": f"{PROMPT}?"}]
         asked = {"model": "gpt-4o", "messages": messages, "stream": stream, "user": PROMPT}
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(20):
             how = {"json": asked} if body is None else {"data": body}
             async with browser.post("/v1/chat/completions", **how, headers=headers) as answer:
                 await answer.read()

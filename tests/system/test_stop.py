@@ -11,7 +11,9 @@ import httpx2 as httpx
 import psutil
 import pytest
 
-from tests.served import Served, eventually, serve
+from gateway.simulator import Fault, Step
+from tests.served import Served, eventually, provider_of, serve
+from tests.system.conftest import simulator_in_a_thread
 
 
 class Stream(threading.Thread):
@@ -41,8 +43,17 @@ class Stream(threading.Thread):
 
 @pytest.fixture
 def gateway(var_dir: Path) -> Iterator[Served]:
-    with serve(var_dir, DRAIN_S="2") as running:
+    with serve(var_dir, DRAIN_S="20") as running:
         yield running
+
+
+@pytest.fixture
+def slow_gateway(var_dir: Path, tmp_path: Path) -> Iterator[Served]:
+    """A stream takes its provider 20 s and more, so that a test's next step comes in the middle of it."""
+    with simulator_in_a_thread(tmp_path / "upstream.jsonl") as upstream:
+        upstream.script([Step(fault=Fault.SLOW_DRIP, pause_s=0.5, count=None)])
+        with serve(var_dir, DRAIN_S="0", **provider_of(upstream.base_url, "gpt-4o")) as running:
+            yield running
 
 
 def processes_of(served: Served) -> list[psutil.Process]:
@@ -73,15 +84,14 @@ def test_an_open_stream_may_end_and_no_process_stays(gateway: Served, stop: sign
     assert list((gateway.var_dir / "journal").iterdir()) == []
 
 
-def test_a_stream_that_is_late_ends_with_an_error_event(var_dir: Path) -> None:
-    with serve(var_dir, DRAIN_S="0") as gateway:
-        stream = started(gateway)
-        gateway.stop()
-        stream.join(20)
+def test_a_stream_that_is_late_ends_with_an_error_event(slow_gateway: Served) -> None:
+    stream = started(slow_gateway)
+    slow_gateway.stop()
+    stream.join(20)
 
     assert b'"code":"overloaded"' in stream.body
     assert b"[DONE]" not in stream.body
-    assert gateway.rows("SELECT outcome FROM gateway_entry") == [("truncated",)]
+    assert slow_gateway.rows("SELECT outcome FROM gateway_entry") == [("truncated",)]
 
 
 def test_ctrl_c_reaches_the_whole_process_group_and_still_drains(gateway: Served) -> None:
@@ -96,14 +106,14 @@ def test_ctrl_c_reaches_the_whole_process_group_and_still_drains(gateway: Served
     assert [each for each in family if each.is_running()] == []
 
 
-def test_a_worker_that_was_killed_is_replaced_and_its_calls_are_on_the_books(gateway: Served) -> None:
-    stream = started(gateway)
-    [worker] = gateway.workers()
+def test_a_worker_that_was_killed_is_replaced_and_its_calls_are_on_the_books(slow_gateway: Served) -> None:
+    stream = started(slow_gateway)
+    [worker] = slow_gateway.workers()
 
     worker.kill()
 
-    eventually(lambda: "200 OK" in gateway.get("/readyz"), within_s=20, what="the new worker")
+    eventually(lambda: "200 OK" in slow_gateway.get("/readyz"), within_s=20, what="the new worker")
     eventually(
-        lambda: gateway.rows("SELECT outcome FROM gateway_entry") == [("abandoned",)], what="the entry"
+        lambda: slow_gateway.rows("SELECT outcome FROM gateway_entry") == [("abandoned",)], what="the entry"
     )
     stream.join(10)

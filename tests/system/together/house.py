@@ -16,7 +16,7 @@ import psutil
 from gateway.ledger.journal import frames
 from gateway.relay.records import Opened
 from tests.redis import RunningRedis
-from tests.served import eventually, provider_of, serve
+from tests.served import CONFIGURE, KEY, Served, eventually, provider_of, serve
 from tests.system.conftest import ENTER_PRICES
 from tests.system.together.findings import Figures, Standing, Sums, drifted
 from tests.system.upstream_side.house import House
@@ -56,7 +56,8 @@ for name, bounds in {keys!r}.items():
 print("made " + json.dumps(made))
 """
 SET_UP = (
-    ENTER_PRICES
+    CONFIGURE.format(fields=ROOMY)
+    + ENTER_PRICES
     + """
 from accounts.models import User
 from accounts.tokens import make_token
@@ -93,8 +94,7 @@ class Together:
 
     house: House
     redis: RunningRedis | None
-    token: str = field(default="", repr=False)
-    """Made with the first team, because every command takes its time."""
+    token: str = field(repr=False)
 
     @property
     def port(self) -> int:
@@ -105,10 +105,7 @@ class Together:
         code = MAKE_TEAM.format(
             name=name, bounds=[*bounds], keys={each: [*own] for each, own in keys.items()}
         )
-        code = code if self.token else SET_UP + code
         printed = self.house.served.manage("shell", "--no-imports", "-c", code)
-        if not self.token:
-            self.token = re.search(r"token (\S+)", printed)[1]
         made = json.loads(printed.partition("made ")[2])
         return Team(made["id"], made["quotas"], {name: Key(**key) for name, key in made["keys"].items()})
 
@@ -222,13 +219,22 @@ def together(
 ) -> Iterator[Together]:
     """So many processes that serve, all of them there; every target has a price and room for all calls."""
     shared = {"REDIS_URL": redis.url, "WORKERS": str(processes)} if redis else {}
-    routed = provider_of(provider.base_url, *model_names)
-    with serve(folder / "var", ROOMY, **routed, **shared, **environ) as served:
+    environ = {**provider_of(provider.base_url, *model_names), **shared, **environ}
+    api_key, token = set_up(Served(folder / "var", environ))
+    with serve(folder / "var", **environ) as served:
+        served.api_key = api_key
         if redis:
             eventually(lambda: serving(redis) == processes, 60, f"{processes} processes that serve")
-        made = Together(House(served, provider), redis)
+        made = Together(House(served, provider), redis, token)
         yield made
         assert made.complaints() == []
+
+
+def set_up(gateway: Served) -> tuple[str, str]:
+    """Room and prices, before there is a process that would have to hear of them; an API key and a token."""
+    gateway.var_dir.mkdir(parents=True)
+    printed = gateway.manage("shell", "--no-imports", "-c", SET_UP)
+    return KEY.search(printed)[0], re.search(r"token (\S+)", printed)[1]
 
 
 def serving(redis: RunningRedis) -> int:

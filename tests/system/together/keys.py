@@ -214,7 +214,7 @@ class Watch:
     ) -> float:
         """How late the last process was, in seconds; `change` returns when it was said to be done.
 
-        Raises AssertionError where a process does not hear of it at all.
+        Raises AssertionError where a process does not hear of it within `within_s`.
         """
         probing = [asyncio.create_task(self._probe(process)) for process in self.crew]
         try:
@@ -225,7 +225,7 @@ class Watch:
 
     async def _see(self, change: Callable[[], Awaitable[float]], is_old: Judge, within_s: float) -> float:
         await _until(
-            lambda: self._was_as_before(is_old), within_s, "answer of every process before the change"
+            lambda: self._was_as_before(is_old), PATIENCE_S, "answer of every process before the change"
         )
         said_at = await change()
         await _until(lambda: self._is_heard(is_old), within_s, "change in every process")

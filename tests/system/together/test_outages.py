@@ -48,17 +48,30 @@ class Trial:
         return self.answer.at - self.began_at
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What /readyz said, and when it was asked and had answered."""
+
+    began_at: float
+    ended_at: float
+    said: dict
+
+
 @dataclass
 class Outage:
     """When Redis was away, as whoever took it away knows."""
 
     began_at: float = 0.0
+    gone_at: float = 0.0
+    """By then it was surely away."""
+    returns_at: float = 0.0
+    """Until then."""
     ended_at: float = 0.0
-    states: list[tuple[float, dict]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
 
     def surely(self, trial: Trial) -> bool:
         """Every process knew of it from the call's beginning to its end."""
-        return self.began_at + NOTICED_S <= trial.began_at and trial.answer.at <= self.ended_at
+        return self.gone_at + NOTICED_S <= trial.began_at and trial.answer.at <= self.returns_at
 
     def surely_not(self, trial: Trial) -> bool:
         return trial.answer.at < self.began_at or self.ended_at + NOTICED_S * 2 < trial.began_at
@@ -100,8 +113,9 @@ async def _call(gateway: Together, name: str, key: Key, number: int, free: list[
 
 async def _watch(gateway: Together, outage: Outage, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        at = time.monotonic()
-        outage.states.append((at, await asyncio.to_thread(gateway.state)))
+        began_at = time.monotonic()
+        said = await asyncio.to_thread(gateway.state)
+        outage.looks.append(Look(began_at, time.monotonic(), said))
         await asyncio.sleep(0.2)
 
 
@@ -114,7 +128,9 @@ async def through(
     await asyncio.sleep(BEFORE_S)  # these are the lengths of the load's parts, not waits for anything
     outage.began_at = time.monotonic()
     await asyncio.to_thread(take)
+    outage.gone_at = time.monotonic()
     await asyncio.sleep(away_s)
+    outage.returns_at = time.monotonic()
     await asyncio.to_thread(give)
     outage.ended_at = time.monotonic()
     await asyncio.to_thread(eventually, lambda: gateway.state() == {"status": "ready"}, 20, "ready again")
@@ -160,10 +176,15 @@ def too_few(trials: Sequence[Trial], kind: str) -> Iterator[str]:
 
 def not_said(outage: Outage, kind: str) -> Iterator[str]:
     """`/readyz` tells of it while it lasts, and not before."""
-    away = [s for at, s in outage.states if outage.began_at + 2 * NOTICED_S <= at <= outage.ended_at - 0.5]
+    noticed_at = outage.gone_at + 2 * NOTICED_S
+    away = [
+        each.said
+        for each in outage.looks
+        if noticed_at <= each.began_at and each.ended_at <= outage.returns_at
+    ]
     if not away or any(each != {"status": "degraded", "degraded": ["redis"]} for each in away):
         yield f"{kind}: /readyz said {away} while Redis was away"
-    before = [s for at, s in outage.states if at < outage.began_at - 0.5]
+    before = [each.said for each in outage.looks if each.ended_at <= outage.began_at]
     if any(each != {"status": "ready"} for each in before):
         yield f"{kind}: /readyz said {before} before"
 
@@ -195,7 +216,7 @@ def check_plants(trials: Sequence[Trial], outage: Outage, kind: str) -> None:
         assert list(wrong_while_away([*trials, planted], outage, kind)), what
     assert list(too_many([*trials, *[limited] * (LIMIT + 1)], outage, kind))
     assert list(too_few([*trials, *[replace(refusal, key="soft")] * len(trials)], kind))
-    silent = replace(outage, states=[(at, {"status": "ready"}) for at, _ in outage.states])
+    silent = replace(outage, looks=[replace(each, said={"status": "ready"}) for each in outage.looks])
     assert list(not_said(silent, kind))
 
 

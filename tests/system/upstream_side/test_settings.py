@@ -67,7 +67,7 @@ async def change(house, model_name, **changes) -> None:
     places = changes.setdefault("max_concurrency", 50)
     await asyncio.to_thread(house.change, {model_name: changes})
     await asyncio.to_thread(
-        eventually, lambda: house.figure("penstock_gate_places", model_name) == places, 3, "the change"
+        eventually, lambda: house.figure("penstock_gate_places", model_name) == places, what="the change"
     )
 
 
@@ -91,7 +91,9 @@ def most_at_once(lines):
 
 def test_fewer_places_and_connections_hold_from_the_next_call_on(house):
     async def story():
-        house.provider.script(Step(model_name=MODEL_NAME, delay_s=0.3, count=None))
+        # So slow where calls come together, and faster where two of them at a time are the most there are.
+        at_once = Step(model_name=MODEL_NAME, delay_s=2, count=8)
+        house.provider.script(at_once, Step(model_name=MODEL_NAME, delay_s=0.5, count=8), at_once)
         house.provider.news()
         before = await statuses(house, 8)
         at_first = most_at_once(house.provider.news())
@@ -128,7 +130,8 @@ def test_every_setting_at_once_cuts_no_running_stream(house):
     }
 
     async def story():
-        house.provider.script(Step(model_name=LONG, fault=Fault.SLOW_DRIP, pause_s=0.1, count=6))
+        # They last 12 s, longer than it takes to make a change and hear of it.
+        house.provider.script(Step(model_name=LONG, fault=Fault.SLOW_DRIP, pause_s=0.3, count=6))
         house.provider.script(Step(model_name=LONG, fault=Fault.STALL))
         streams = await asyncio.gather(*(listen(house, LONG) for _ in range(6)))
         await change(house, LONG, **changes)
