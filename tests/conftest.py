@@ -6,11 +6,19 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from gateway.simulator import RunningSimulator, running_simulator
 from tests import postgres
 from tests.served import Served, serve
+
+# Examples prove nothing of wall time, and on a busy machine one may take long.
+AT_ANY_PACE = "at any pace"
+hypothesis.settings.register_profile(
+    AT_ANY_PACE, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile(AT_ANY_PACE)
 
 
 def pytest_unconfigure() -> None:
