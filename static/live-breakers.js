@@ -2,7 +2,7 @@
 
 import { duration, timeWithSeconds } from "./live-format.js";
 import { WINDOW_S } from "./live-store.js";
-import { pieces, see } from "./live-strips.js";
+import { pieces, see, unexplained } from "./live-strips.js";
 
 const STATES = {
   closed: { word: () => gettext("Closed"), badge: "badge-good" },
@@ -10,6 +10,7 @@ const STATES = {
   open: { word: () => gettext("Open"), badge: "badge-bad" },
 };
 const ORDER = ["open", "half_open", "closed"]; // of `breakers` in dashboard/standing.py
+const MOST_ANSWERS = 3; // without a word of a change that was seen: then the books will not tell of it
 
 export class Breakers {
   #section;
@@ -73,6 +74,17 @@ export class Breakers {
     this.#changes = { ...this.#changes, ...changes };
     this.#takeStrips(fresh);
     if (this.#told) this.take(...this.#told);
+    this.#askAgain();
+  }
+
+  // The books may be written only after the page was asked for what they tell.
+  #askAgain() {
+    for (const [id, line] of this.#lines) {
+      for (const change of unexplained(this.#changes[id] ?? [], line.seen)) {
+        change.answers = (change.answers ?? 0) + 1;
+        if (change.answers < MOST_ANSWERS) this.#asking.news();
+      }
+    }
   }
 
   #takeStrips(fresh) {

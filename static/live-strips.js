@@ -11,7 +11,7 @@ const second = (us) => (us === null ? null : us / 1_000_000);
 export const pieces = (changes, seen, now) => {
   const first = now - WINDOW_S;
   const told = marksOf(changes);
-  const news = unexplained(changes, told, seen);
+  const news = unexplained(changes, seen, told).map((each) => ({ ...each, cause: "", byHand: false }));
   const until = news[0]?.at ?? Infinity; // from there on, what was seen is truer than what was to be expected
   const marks = [...told.filter(({ at, timeOver }) => !timeOver || at < until), ...news];
   const begun = changes.length ? changes[0].before : seen[0]?.state;
@@ -32,12 +32,12 @@ const marksOf = (changes) => changes.flatMap(({ at_us: at, after, until_us: unti
   return [mark, { at: second(until), state: "half_open", cause: "", byHand: false, timeOver: true }];
 });
 
-// A change that was seen and is not on the books yet, or is another process's. What the books tell already is none.
-const unexplained = (changes, told, seen) => {
+/** Of what was seen, the changes that are not on the books yet, or are another process's. */
+export const unexplained = (changes, seen, told = marksOf(changes)) => {
   const last = changes.length ? second(changes.at(-1).at_us) : -Infinity;
   const later = seen.slice(changes.length ? 0 : 1).filter(({ at }) => at > last + 1);
   const known = told.findLast(({ at }) => at <= later[0]?.at)?.state;
-  return later.slice(later[0]?.state === known ? 1 : 0).map((each) => ({ ...each, cause: "", byHand: false }));
+  return later.slice(later[0]?.state === known ? 1 : 0);
 };
 
 /** Take in a state that was seen at a second. Returns whether it is another than before. Forgets what has left the strip. */

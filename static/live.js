@@ -74,6 +74,7 @@ const cursor = new Cursor((chart, second, y) => {
 });
 const sections = page.querySelectorAll("[data-chart]");
 const startChart = (section) => {
+  if (charts.has(section)) return; // the turn before did it
   const chart = new LiveChart(section, kinds[section.dataset.chart], draw);
   charts.set(section, chart);
   cursor.add(chart);
