@@ -11,7 +11,7 @@ import uvicorn
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.test import Client
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from accounts.models import ApiKey, Membership, Team, User
 from dashboard import live
@@ -23,6 +23,8 @@ from tests.served import eventually, free_port
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_ARGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+expect.set_options(timeout=20_000)  # on a machine that has much else to do
 
 
 @pytest.fixture
@@ -137,6 +139,15 @@ class Site:
     def happened(self, *calls: Settled) -> None:
         """Tell the fold of calls that ended; returns when it knows."""
         self.on_loop(lambda: [self.fold.add(call) for call in calls])
+
+    def stand_still(self) -> int:
+        """Publish no more; returns the last second that was published."""
+
+        def stop() -> None:
+            self.ticks = False
+
+        self.on_loop(stop)
+        return self.hub.last_id
 
     def on_loop(self, do) -> None:
         assert self._loop is not None

@@ -19,7 +19,8 @@ from gateway.relay.catalog import Price, Rates
 from gateway.relay.records import AttemptEnded, CallOutcome, Refusals, RefusedCount, Settled, Usage
 from tests.gateway.records import refused
 
-ENDS: Sequence[tuple[CallOutcome, int, str, int]] = (
+End = tuple[CallOutcome, int, str, int]
+ENDS: Sequence[End] = (
     ("answered", 200, "", 940),
     ("failed", 502, "upstream_unreachable", 20),
     ("hung_up", 499, "hung_up", 20),
@@ -54,7 +55,11 @@ class Crowd:
 
     def _call(self, picks: random.Random, at_us: int) -> Settled:
         chosen = 0 if picks.random() < SHARE_OF_THE_FIRST else picks.randrange(1, len(self.team_ids))
-        outcome, status, code, _ = picks.choices(ENDS, [each[-1] for each in ENDS])[0]
+        return self._ended(picks, at_us, chosen, picks.choices(ENDS, [each[-1] for each in ENDS])[0])
+
+    def _ended(self, picks: random.Random, at_us: int, chosen: int, end: End) -> Settled:
+        """One of the chosen team's that ended so."""
+        outcome, status, code, _ = end
         target = picks.choice(self.targets)
         usage = Usage(picks.randint(10, 4000), picks.randint(1, 900), picks.randint(0, 9), "reported")
         price = Price(1, 0, Rates(2_500_000_000, 1_250_000_000, 10_000_000_000))

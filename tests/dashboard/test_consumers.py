@@ -171,7 +171,7 @@ async def test_an_unknown_path_is_refused_and_is_no_exception(hub, alices_sessio
 
 async def test_where_no_frames_are_served_the_socket_is_told_so(team, alices_session):
     socket = await opened(session=alices_session)
-    assert await socket.receive_output() == {
+    assert await socket.receive_output(5) == {
         "type": "websocket.close",
         "code": live.TRY_LATER,
         "reason": "This process serves no live frames.",
@@ -283,7 +283,7 @@ async def test_the_real_server_closes_sockets_at_once_whether_or_not_they_say_an
 
     async with administrators_browser(served) as (client, _):
         socket = await client.ws_connect("/ws/live/")
-        stopping = asyncio.create_task(asyncio.to_thread(served.stop, 10))
+        stopping = asyncio.create_task(asyncio.to_thread(served.stop))
         # Granian, told to stop in the same moment, may be quicker to drop the connection.
         assert await closing_of(socket) in (live.GOING_AWAY, None)
         assert await stopping == 0

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from asgiref.sync import sync_to_async
 from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
 
 from accounts import services
 from accounts.models import ApiKey, KeyUse
@@ -55,7 +56,7 @@ async def test_the_list_narrows_as_one_types_and_an_overlap_ticks(site, browser,
 
     await page.get_by_label("Search").press_sequentially("bill")
     await page.get_by_role("heading", name="1 key", exact=True).wait_for()
-    assert page.url == f"{site.origin}/keys/?q=bill"
+    await expect(page).to_have_url(f"{site.origin}/keys/?q=bill")
     assert await page.get_by_text("1 program still uses the old secret").is_visible()
     before = await page.locator(".countdown").inner_text()
     await page.wait_for_function(

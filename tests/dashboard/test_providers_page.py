@@ -351,6 +351,7 @@ async def test_a_provider_is_added_tested_and_a_model_of_it_offered(site, browse
     await page.get_by_role("button", name="Ask the provider").click()
     await page.get_by_label("vendor/model-001").check()
     await page.get_by_label("Search").press_sequentially("model-077")
+    await page.get_by_label("vendor/model-078").wait_for(state="detached")
     await page.get_by_label("vendor/model-077").check()
     assert await page.get_by_label("vendor/model-001").is_checked()
     await page.get_by_role("button", name="Offer what is ticked").click()

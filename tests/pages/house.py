@@ -22,12 +22,13 @@ from gateway.models import BreakerChange, Entry, Provider, Refusal, Route, Targe
 from gateway.relay.call import new_call_id
 from gateway.relay.records import Settled
 from gateway.tag_names import declare
-from tests.dashboard.scale import Crowd, fill
+from tests.dashboard.scale import ENDS, Crowd, fill
 
 CALLS = 4000
 DAYS = 30
 OF_LATE = 0.06
 """The share of the calls that fell into the last quarter of an hour, which the live page shows."""
+FAILED = next(each for each in ENDS if each[0] == "failed")
 ROLES = {"owner": "owner", "member": "member", "viewer": "viewer"}
 NAMES = {
     "owner": "mika.tanaka@riverside.example",
@@ -57,10 +58,16 @@ class Days(Crowd):
 
     def calls(self, count: int) -> Iterator[Settled]:
         picks = random.Random(self.seed)
+        yield self._a_failed_one(picks)
         for at in sorted(self._moments(picks, count)):
             call = self._call(picks, int(at.timestamp() * 1e6))
             if call.ended_at_us <= int(self.until.timestamp() * 1e6):
                 yield call
+
+    def _a_failed_one(self, picks: random.Random) -> Settled:
+        """The first team's: of few calls it may have no other."""
+        at = self.until - timedelta(days=self.days)
+        return self._ended(picks, int(at.timestamp() * 1e6), 0, FAILED)
 
     def _moments(self, picks: random.Random, count: int) -> Iterator[datetime]:
         for number in range(count):
