@@ -95,15 +95,13 @@ def cpu_of_a_start_s(served: Served, passed_s: float) -> float:
 
 
 @pytest.mark.parametrize(
-    ("pages", "most_cpu_s", "back_within_ms"),
-    [
-        (4, math.inf, 10 * BACK_WITHIN_MS),
-        pytest.param(200 // LINES, MOST_CPU_S, BACK_WITHIN_MS, marks=pytest.mark.prove),
-    ],
+    ("pages", "most_cpu_s", "slack"),
+    [(4, math.inf, 10), pytest.param(200 // LINES, MOST_CPU_S, 1, marks=pytest.mark.prove)],
 )
 async def test_pages_are_back_within_three_seconds_of_a_restart_and_miss_no_call(
-    served: Served, pages: int, most_cpu_s: float, back_within_ms: int
+    served: Served, pages: int, most_cpu_s: float, slack: float
 ) -> None:
+    """`slack` is for machines that do much else, where all wait for the same core and come together."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         opened = await signed_in(browser, served, pages)
@@ -132,5 +130,5 @@ async def test_pages_are_back_within_three_seconds_of_a_restart_and_miss_no_call
     alone = await asyncio.to_thread(cpu_of_a_start_s, served, passed_s)
     print(f"CPU of the gateway since its start: {cpu:.2f} s in {passed_s:.2f} s; with nobody {alone:.2f} s")
     assert cpu - alone <= most_cpu_s
-    assert p99_ms <= back_within_ms
-    assert spread_ms > LEAST_SPREAD_MS
+    assert p99_ms <= BACK_WITHIN_MS * slack
+    assert spread_ms > LEAST_SPREAD_MS / slack
