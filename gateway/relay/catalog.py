@@ -13,7 +13,7 @@ Overflow = Literal["refuse", "trim", "reroute"]
 """What a route does with messages that are too long for its target."""
 Lever = Literal["automatic", "open"]
 """Whether a target's breaker decides for itself, or a person holds it open."""
-TransportName = Literal["aiohttp", "httpx"]
+TransportName = Literal["http1", "aiohttp", "httpx"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Target:
     """Lower is tried first."""
     weight: int = 1
     """Share of the calls among targets of the same order; 0: only when the others cannot."""
-    transport: TransportName = "aiohttp"
+    transport: TransportName = "http1"
     pool: PoolConfig = PoolConfig()
     ca_pem: str = ""
     """Certificates, in PEM, that may sign the provider's beside the system's; empty: the system's only."""

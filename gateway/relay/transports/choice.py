@@ -1,10 +1,11 @@
-"""Which library carries a target's calls."""
+"""Which client carries a target's calls."""
 
 import time
 from collections.abc import Callable
 
 from gateway.relay.catalog import Catalog, Target
 from gateway.relay.transports.aiohttp import AiohttpReach
+from gateway.relay.transports.http1 import Http1Reach
 from gateway.relay.transports.pool import Pool
 from gateway.relay.transports.reach import PooledTransport, Reach
 
@@ -21,9 +22,9 @@ def _is_for_httpx(target: Target) -> bool:
 
 
 class Transports(PooledTransport):
-    """Each target by the library of its choice; only httpx speaks HTTP/2, so asking for that chooses it.
+    """Each target by the client of its choice; only httpx speaks HTTP/2, so asking for that chooses it.
 
-    The pool, its places and its figures stay the target's when the library changes.
+    The pool, its places and its figures stay the target's when the client changes.
     """
 
     def __init__(self, *, allow_private: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +34,9 @@ class Transports(PooledTransport):
     def _open(self, target: Target, pool: Pool) -> Reach:
         if _is_for_httpx(target):
             return self._httpx(target, pool)
-        return AiohttpReach(target, pool, allow_private=self._allow_private)
+        if target.transport == "aiohttp":
+            return AiohttpReach(target, pool, allow_private=self._allow_private)
+        return Http1Reach(target, pool, allow_private=self._allow_private)
 
     def _httpx(self, target: Target, pool: Pool) -> Reach:
         # Imported where it is asked for only: it takes half a second and 10 MB, and few gateways use it.

@@ -1,18 +1,26 @@
-"""What either library needs to connect: whom to trust, socket options, and the words for a failure."""
+"""What every transport needs to connect: whom to trust, socket options, and the words for a failure."""
 
 import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import aiohappyeyeballs
+from aiohttp.abc import ResolveResult
 
 from gateway.relay.transports import CannotConnect, ConnectTimedOut, TransportError
-from gateway.relay.transports.addresses import ForbiddenAddress
+from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress
 
 QUIET_S = 60
 """A connection that is silent for so long is probed by the kernel: whole answers may take minutes,
 and some networks forget a connection that says nothing for four."""
+NEXT_ADDRESS_AFTER_S = 0.25
+"""A host's next address is tried beside one that has not answered for so long (RFC 8305)."""
+
+Spoken = TypeVar("Spoken", bound=asyncio.BaseProtocol)
 
 
 class Tunable(Protocol):
@@ -56,6 +64,37 @@ def tune(sock: Tunable, write_timeout_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, int(write_timeout_s * 1000)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, QUIET_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, QUIET_S)
+
+
+async def dial(
+    speak: Callable[[], Spoken],
+    host: str,
+    port: int,
+    trust: ssl.SSLContext | None,
+    resolver: CheckedResolver,
+    write_timeout_s: float,
+) -> Spoken:
+    """Connect to whichever of the host's addresses answers first, with TLS if there is a context.
+
+    Raises OSError, ForbiddenAddress among them: every address is checked before any is tried.
+    """
+    found = await resolver.resolve(host, port)
+    sock = await aiohappyeyeballs.start_connection(
+        [_address(each) for each in found], happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, interleave=1
+    )
+    tune(sock, write_timeout_s)
+    _, spoken = await asyncio.get_running_loop().create_connection(
+        speak, sock=sock, ssl=trust, server_hostname=host.removesuffix(".") if trust else None
+    )
+    return spoken
+
+
+def _address(found: ResolveResult) -> aiohappyeyeballs.AddrInfoType:
+    """As getaddrinfo() would say it."""
+    host, port = found["host"], found["port"]
+    if found["family"] == socket.AF_INET6:
+        return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)
+    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)
 
 
 def no_connection(why: OSError) -> TransportError:

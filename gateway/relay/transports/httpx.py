@@ -17,12 +17,12 @@ import httpcore2
 from gateway.relay.catalog import Target
 from gateway.relay.transports import Broken, TooLarge, TransportError, WriteTimedOut
 from gateway.relay.transports.addresses import CheckedResolver
-from gateway.relay.transports.connecting import no_connection, trust
+from gateway.relay.transports.connecting import dial, no_connection, trust
 from gateway.relay.transports.connections import Connection, Connections
 from gateway.relay.transports.pool import Pool
 from gateway.relay.transports.reach import PooledTransport, Reach
 from gateway.relay.transports.request import endpoint, headers_to
-from gateway.relay.transports.wire import Wire, dial
+from gateway.relay.transports.wire import Wire
 
 TRIES = 3
 """Connections that may refuse a request unseen, as HTTP/2 lets them when they end, before we give up."""
@@ -110,7 +110,9 @@ class HttpxReach(Reach):
         pool = self.target.pool
         async with asyncio.timeout(pool.connect_timeout_s):
             context = await trust(self.target.ca_pem, self._alpn) if self._alpn else None
-            return await dial(self._host, self._port, context, self._resolver, pool.write_timeout_s, on_lost)
+            return await dial(
+                lambda: Wire(on_lost), self._host, self._port, context, self._resolver, pool.write_timeout_s
+            )
 
 
 class HttpxAnswer:

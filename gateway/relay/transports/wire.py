@@ -1,22 +1,14 @@
-"""One connection as httpcore2 wants it: bytes in, bytes out, made to a checked address."""
+"""One connection as httpcore2 wants it: bytes in, bytes out."""
 
 import asyncio
 import errno
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
 
-import aiohappyeyeballs
 import httpcore2
-from aiohttp.abc import ResolveResult
-
-from gateway.relay.transports.addresses import CheckedResolver
-from gateway.relay.transports.connecting import tune
 
 LARGEST_READ = 64 * 1024
-NEXT_ADDRESS_AFTER_S = 0.25
-"""A host's next address is tried beside one that has not answered for so long (RFC 8305)."""
 
 
 class Wire(asyncio.Protocol, httpcore2.AsyncNetworkStream):
@@ -125,34 +117,3 @@ def _why(lost: Exception | None, otherwise: type[Exception]) -> Exception:
     if isinstance(lost, OSError) and lost.errno == errno.ETIMEDOUT:
         return httpcore2.WriteTimeout(lost)
     return otherwise(lost)
-
-
-async def dial(
-    host: str,
-    port: int,
-    trust: ssl.SSLContext | None,
-    resolver: CheckedResolver,
-    write_timeout_s: float,
-    on_lost: Callable[[Wire], None],
-) -> Wire:
-    """Connect to whichever of the host's addresses answers first, with TLS if there is a context.
-
-    Raises OSError, ForbiddenAddress among them: every address is checked before any is tried.
-    """
-    found = await resolver.resolve(host, port)
-    sock = await aiohappyeyeballs.start_connection(
-        [_address(each) for each in found], happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, interleave=1
-    )
-    tune(sock, write_timeout_s)
-    _, wire = await asyncio.get_running_loop().create_connection(
-        lambda: Wire(on_lost), sock=sock, ssl=trust, server_hostname=host if trust else None
-    )
-    return wire
-
-
-def _address(found: ResolveResult) -> aiohappyeyeballs.AddrInfoType:
-    """As getaddrinfo() would say it."""
-    host, port = found["host"], found["port"]
-    if found["family"] == socket.AF_INET6:
-        return socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0)
-    return socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from gateway.relay.catalog import PoolConfig, Secret, Target
+from gateway.relay.catalog import PoolConfig, Secret, Target, TransportName
 from gateway.relay.ports import Answer, PoolFigures
 from gateway.relay.transports.choice import Transports
 from tests.upstreams.h1_server import h1_upstream
@@ -76,7 +76,9 @@ class Line:
         await eventually(lambda: self.figures.in_use == 0)
 
 
-KINDS = {
+KINDS: dict[str, tuple[TransportName, bool, bool]] = {
+    "http1": ("http1", False, False),
+    "http1-tls": ("http1", True, False),
     "aiohttp": ("aiohttp", False, False),
     "aiohttp-tls": ("aiohttp", True, False),
     "httpx": ("httpx", False, False),
@@ -87,7 +89,7 @@ KINDS = {
 
 @asynccontextmanager
 async def line_of(kind: str, **server: Any) -> AsyncIterator[Line]:
-    library, tls, http2 = KINDS[kind]
+    client, tls, http2 = KINDS[kind]
     opened = h2_upstream(**server) if http2 else h1_upstream(tls=tls, **server)
     async with opened as upstream:
         target = Target(
@@ -96,7 +98,7 @@ async def line_of(kind: str, **server: Any) -> AsyncIterator[Line]:
             upstream.base_url,
             "upstream-model",
             Secret(CREDENTIAL),
-            transport="httpx" if library == "httpx" else "aiohttp",
+            transport=client,
             pool=PoolConfig(http2=http2, pool_timeout_s=10),
             ca_pem=upstream.ca_pem,
         )
@@ -114,14 +116,14 @@ async def line(request: pytest.FixtureRequest) -> AsyncIterator[Line]:
         yield made
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
+@pytest.fixture(params=["http1", "aiohttp", "httpx"])
 async def plain(request: pytest.FixtureRequest) -> AsyncIterator[Line]:
     """HTTP/1.1 without TLS."""
     async with line_of(request.param) as made:
         yield made
 
 
-@pytest.fixture(params=["aiohttp-tls", "httpx-tls", "httpx-http2"])
+@pytest.fixture(params=["http1-tls", "aiohttp-tls", "httpx-tls", "httpx-http2"])
 async def secure(request: pytest.FixtureRequest) -> AsyncIterator[Line]:
     """With TLS."""
     async with line_of(request.param) as made:

@@ -374,7 +374,7 @@ async def test_an_authority_of_ones_own_can_be_given_without_a_restart(secure: L
     assert (await secure.call())[0] == 200
 
 
-@pytest.mark.parametrize("kind", ["aiohttp-tls", "httpx-tls", "httpx-http2"])
+@pytest.mark.parametrize("kind", ["http1-tls", "aiohttp-tls", "httpx-tls", "httpx-http2"])
 async def test_a_certificate_for_another_host_is_refused(kind: str) -> None:
     async with line_of(kind, names=("elsewhere.example",)) as line:
         with pytest.raises(CannotConnect, match=r"certificate was not accepted \(Hostname mismatch"):
@@ -484,7 +484,7 @@ async def test_cookies_are_not_kept(line: Line) -> None:
 @pytest.mark.parametrize("host", ["2852039166", "169.254.169.254", "[::ffff:169.254.169.254]"])
 async def test_a_host_that_leads_to_metadata_is_refused(kind: str, host: str) -> None:
     """The first is the same address, but not to every parser: aiohttp takes it for no host at all."""
-    library, tls, http2 = KINDS[kind]
+    client, tls, http2 = KINDS[kind]
     transport = Transports()
     target = Target(
         1,
@@ -492,7 +492,7 @@ async def test_a_host_that_leads_to_metadata_is_refused(kind: str, host: str) ->
         f"http{'s' * tls}://{host}/v1",
         "upstream-model",
         Secret(CREDENTIAL),
-        transport="httpx" if library == "httpx" else "aiohttp",
+        transport=client,
         pool=PoolConfig(http2=http2),
     )
     with pytest.raises(CannotConnect, match=r"169\.254\.169\.254, where no provider may be|is not valid"):
@@ -606,7 +606,7 @@ async def test_another_library_takes_over_with_the_same_places_and_figures(plain
     plain.upstream.will(stream("one", "two", goes_on=goes_on))
     running = await plain.begin()
 
-    plain.change(transport="aiohttp" if plain.target.transport == "httpx" else "httpx")
+    plain.change(transport="http1" if plain.target.transport == "httpx" else "httpx")
     await plain.call()
 
     assert (plain.figures.in_use, plain.figures.acquired, plain.figures.requests) == (1, 2, 2)
