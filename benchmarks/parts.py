@@ -33,7 +33,7 @@ from gateway.relay.pipeline import Relay
 from gateway.relay.ports import Change, PoolFigures
 from gateway.relay.records import Refused, Settled
 from gateway.relay.targets import Targets
-from gateway.relay.transports.aiohttp import AiohttpTransport
+from gateway.relay.transports.http1 import Http1Transport
 
 ROUNDS, CALLS, AT_ONCE = 6, 10_000, 64
 UNLIMITED = Caller(key_id=1, team_id=1)
@@ -167,7 +167,7 @@ async def measure(base_url: str, folder: Path) -> None:
     for caller, what in ((UNLIMITED, "our own part"), (LIMITED, "under limits and quotas")):
         print(f"{what}: {await least_us(one_call(application(journal, caller)), 1):.0f} us a call")
     journal.close()
-    transport, target = AiohttpTransport(), target_at(base_url)
+    transport, target = Http1Transport(), target_at(base_url)
 
     async def carried() -> None:
         answer = await (await transport.acquire(target)).send("0", BODY)

@@ -144,7 +144,7 @@ class TargetSettings(Settings):
             _("Share of the calls among targets of the same order. 0: only when the others cannot."),
         ),
         "transport": (
-            _("HTTP client"), _("aiohttp is several times lighter; httpx speaks HTTP/2."),
+            _("HTTP client"), _("http1 is the lightest; httpx speaks HTTP/2."),
         ),
         "http2": ("HTTP/2", _("Where the provider speaks it. Needs httpx.")),
         "connect_timeout_s": (_("Connect timeout (s)"), _("For name, connection and TLS together.")),

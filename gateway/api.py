@@ -73,7 +73,7 @@ _TARGET: Shown = {
     "enabled": True,
     "order": 0,
     "weight": 1,
-    "transport": "aiohttp",
+    "transport": "http1",
     "pool": _POOL,
     "max_concurrency": 50,
     "max_waiting": 1000,

@@ -190,6 +190,7 @@ class Target(models.Model):
     """One provider and upstream model behind a route, and how it is called."""
 
     class Transport(models.TextChoices):
+        HTTP1 = "http1", "http1"
         AIOHTTP = "aiohttp", "aiohttp"
         HTTPX = "httpx", "httpx"
 
@@ -213,7 +214,7 @@ class Target(models.Model):
         max_length=10,
         choices=Transport,
         default=_TARGET["transport"],
-        help_text="The HTTP client. aiohttp is several times lighter; httpx speaks HTTP/2.",
+        help_text="The HTTP client. http1 is the lightest; httpx speaks HTTP/2.",
     )
     http2 = models.BooleanField(
         "HTTP/2", default=_POOL.http2, help_text="Where the provider speaks it. Needs the transport httpx."
@@ -307,7 +308,7 @@ class Target(models.Model):
                 condition=Q(http2=False) | Q(transport="httpx"), name="target_needs_httpx_for_http2"
             ),
             CheckConstraint(
-                condition=Q(transport__in=["aiohttp", "httpx"], lever__in=["automatic", "open"]),
+                condition=Q(transport__in=["http1", "aiohttp", "httpx"], lever__in=["automatic", "open"]),
                 name="target_has_a_known_transport_and_lever",
             ),
         ]

@@ -87,7 +87,7 @@ def test_a_target_is_shown_with_the_names_of_the_catalog(api, target):
         "enabled": True,
         "order": 0,
         "weight": 1,
-        "transport": "aiohttp",
+        "transport": "http1",
         "pool": {
             "max_connections": 100,
             "max_keepalive_connections": 20,

@@ -1,4 +1,4 @@
-"""The default transport: aiohttp, one session a target.
+"""A library in place of `http1`: aiohttp, one session a target.
 
 aiohttp's own limits and timeouts are off where the relay has its own:
 places are counted by the pool, silence and deadlines are the lifeline's.

@@ -43,8 +43,8 @@ class Http1Reach(Reach):
         url = endpoint(target, allow_private=allow_private)
         self._host, self._port = url.raw_host or "", url.port or 0
         self._is_tls = url.scheme == "https"
-        host = (url.host_port_subcomponent or "").replace(".:", ":").removesuffix(".")
-        self._prefix = _prefix(url.raw_path_qs, {"Host": host, **headers_to(target)})
+        headers = {"Host": url.host_port_subcomponent or "", **headers_to(target)}
+        self._prefix = _prefix(url.raw_path_qs, headers)
         self._resolver = CheckedResolver(allow_private=allow_private)
         self._trust: ssl.SSLContext | None = None
         self._loop = asyncio.get_running_loop()

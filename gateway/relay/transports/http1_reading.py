@@ -12,16 +12,17 @@ LARGEST_HEAD = 64 * 1024
 LARGEST_LINE = 16 * 1024
 LARGEST_SIZE_LINE = 4 * 1024
 """Of a chunk, with its extensions."""
-MOST_INTERIM = 32
-"""Answers under 1xx before the one that counts."""
+MOST_INTERIM = 1000
+"""Answers under 1xx before the one that counts: some say every few seconds that they are at work."""
 
-_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,1024}"
-_TEXT = rb"[^\r\n\0]{0,%d}" % LARGEST_LINE
-_FIELDS = rb"(?:%b:%b\r\n){0,255}" % (_NAME, _TEXT)
+_NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,1024}+"
+_TEXT = rb"[^\r\n\0]{0,%d}+" % LARGEST_LINE
+_FIELDS = rb"(?:%b:%b\r\n){0,255}+" % (_NAME, _TEXT)
 _HEAD = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n%b\r\n" % (_TEXT, _FIELDS))
 _TRAILERS = re.compile(rb"%b\r\n" % _FIELDS)
 _KNOWN = re.compile(
-    rb"\n(content-(?:length|type|encoding)|transfer-encoding|connection|retry-after(?:-ms)?):[ \t]*([^\r]*)",
+    rb"\n(?=[ctr])(content-(?:length|type|encoding)|transfer-encoding|connection|retry-after(?:-ms)?):"
+    rb"[ \t]*([^\r]*)",
     re.IGNORECASE,
 )
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -146,6 +147,11 @@ class Reading:
         if self._step is Reading._read_on:
             self.over = True
 
+    @property
+    def can_be_followed(self) -> bool:
+        """All of it has come and nothing more, and the connection stays open for another."""
+        return self.over and not self.has_surplus and self.head is not None and self.head.keep
+
     def take(self) -> bytes:
         """What has come of the body and was not taken yet."""
         parts = self.parts
@@ -196,14 +202,21 @@ class Reading:
         return len(data)
 
     def _read_size(self, data: bytes, at: int) -> int:
-        line = _SIZE.match(data, at)
-        if line is None:
-            if len(data) - at > LARGEST_SIZE_LINE or not _PART_OF_SIZE.fullmatch(data, at):
-                raise NotHttp
-            return self._hold(data, at)
-        self._left = int(line[1], 16)
-        self._step = Reading._read_chunk if self._left else Reading._read_trailers
-        return line.end()
+        """A chunk's size, and as many whole chunks as there are, which is nearly always all of `data`."""
+        while (line := _SIZE.match(data, at)) is not None:
+            begin, size = line.end(), int(line[1], 16)
+            end = begin + size
+            if size == 0 or not data.startswith(_CRLF, end):
+                self._left = size
+                self._step = Reading._read_chunk if size else Reading._read_trailers
+                return begin
+            self._add(data[begin:end])
+            at = end + 2
+            if at == len(data):
+                return at
+        if len(data) - at > LARGEST_SIZE_LINE or not _PART_OF_SIZE.fullmatch(data, at):
+            raise NotHttp
+        return self._hold(data, at)
 
     def _read_chunk(self, data: bytes, at: int) -> int:
         end = at + self._left
@@ -211,9 +224,6 @@ class Reading:
         if end > len(data):
             self._left = end - len(data)
             return len(data)
-        if data.startswith(_CRLF, end):  # nearly always, which spares a step
-            self._step = Reading._read_size
-            return end + 2
         self._step = Reading._read_end_of_chunk
         return end
 

@@ -79,7 +79,7 @@ class Wire(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        return self._transport is not None and not self._transport.is_closing()
 
     def ask(self, head: bytes, body: bytes) -> Incoming:
         """Send a request. Never waits: a body is in memory already, and an early answer is read meanwhile."""
@@ -103,15 +103,16 @@ class Wire(asyncio.Protocol):
 
     def let_go(self) -> bool:
         """The call is over. True: the connection can carry another; else it is closed."""
-        incoming = self._incoming
-        if self._transport is None or incoming is None or incoming.head is None:
-            self.close()
-            return False
-        if not (incoming.over and incoming.head.keep) or self._rest is not None:
+        if self._incoming is None or not self._incoming.can_be_followed or not self._has_sent_all:
             self.close()
             return False
         self._incoming = None
         return True
+
+    @property
+    def _has_sent_all(self) -> bool:
+        """It is open, and not much of the request is left that the provider has not taken."""
+        return self._transport is not None and self._rest is None and not self._is_full
 
     def close(self) -> None:
         """End the connection now. No farewell is waited for. May be called twice."""

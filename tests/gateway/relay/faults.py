@@ -10,11 +10,11 @@ nothing, that the breaker counted as failures, and that left a connection which 
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from h2.errors import ErrorCodes
 
-from gateway.relay.catalog import PoolConfig
+from gateway.relay.catalog import PoolConfig, TransportName
 from gateway.simulator import Fault
 from tests.gateway.relay.failing import (
     DONE,
@@ -46,8 +46,12 @@ F = Fault
 Shapes = tuple[bool, ...]
 """Of the calls of a row: streamed or not."""
 WHOLE, STREAMED, BOTH = (False,), (True,), (False, True)
-AIOHTTP, HTTPX, HTTP2 = ("aiohttp",), ("httpx",), ("http2",)
-EITHER_TRANSPORT = AIOHTTP + HTTPX
+Over = tuple[TransportName | Literal["http2"], ...]
+HTTP1: Over = ("http1",)
+AIOHTTP: Over = ("aiohttp",)
+HTTPX: Over = ("httpx",)
+HTTP2: Over = ("http2",)
+EVERY_TRANSPORT = HTTP1 + AIOHTTP + HTTPX
 NONE, REPORTED, ESTIMATED = "none", "reported", "estimated"
 FAILURE, NEUTRAL, SUCCESS = "failure", "neutral", "success"
 CLOSED, KEPT, EITHER = "closed", "kept", "either"
@@ -79,7 +83,7 @@ class Row:
     """What the attempts said to it."""
     connection: str = CLOSED
     """What became of it; `either` where that depends on how much had come before we left."""
-    over: tuple[str, ...] = EITHER_TRANSPORT
+    over: Over = EVERY_TRANSPORT
     pool: PoolConfig = PATIENT
     deadline_s: float = 8.0
     """Of the call."""
@@ -180,8 +184,11 @@ SLOWNESS = (
         LATE, "1 timed_out deadline", ESTIMATED, FAILURE, pool=TO_READ, deadline_s=SOON_S),
     Row(sim(F.SILENCE), STREAMED, LATE, "3 timed_out silent", ESTIMATED, FAILURE, pool=TO_READ),
     Row(sim(F.ENDLESS_INTERIM), WHOLE,
-        LATE, "1 timed_out deadline", ESTIMATED, FAILURE, pool=TO_READ, deadline_s=SOON_S),
-    Row(sim(F.ENDLESS_INTERIM), STREAMED, LATE, "3 timed_out silent", ESTIMATED, FAILURE, pool=TO_READ),
+        LATE, "1 timed_out deadline", ESTIMATED, FAILURE, pool=TO_READ, deadline_s=SOON_S,
+        over=AIOHTTP + HTTPX),
+    Row(sim(F.ENDLESS_INTERIM), STREAMED, LATE, "3 timed_out silent", ESTIMATED, FAILURE, pool=TO_READ,
+        over=AIOHTTP + HTTPX),
+    Row(sim(F.ENDLESS_INTERIM), BOTH, LOST, "3 failed broken", ESTIMATED, FAILURE, over=HTTP1),
     Row(h1("silent after [DONE]", done_and_silent), STREAMED, "200", "1 answered", ESTIMATED, SUCCESS),
 )
 CONNECTING = (
@@ -276,8 +283,9 @@ BAD_HTTP = (
     Row(sim(F.SECOND_ANSWER), BOTH, "200", "1 answered", REPORTED, SUCCESS, EITHER),
     Row(sim(F.SECOND_ANSWER_LATER), BOTH, "200", "1 answered", REPORTED, SUCCESS, EITHER),
     Row(sim(F.LENGTH_TOO_SHORT), BOTH, LOST, "3 failed broken", ESTIMATED, FAILURE, over=AIOHTTP),
-    Row(sim(F.LENGTH_TOO_SHORT), WHOLE, FAILED, NO_ANSWER, ESTIMATED, FAILURE, over=HTTPX),
-    Row(sim(F.LENGTH_TOO_SHORT), STREAMED, CUT, "1 failed cut_short", ESTIMATED, FAILURE, over=HTTPX),
+    Row(sim(F.LENGTH_TOO_SHORT), WHOLE, FAILED, NO_ANSWER, ESTIMATED, FAILURE, over=HTTP1 + HTTPX),
+    Row(sim(F.LENGTH_TOO_SHORT), STREAMED, CUT, "1 failed cut_short", ESTIMATED, FAILURE,
+        over=HTTP1 + HTTPX),
     Row(h1("HTTP/1.0", said("HTTP/1.0 200 OK", OF_JSON, body=GOOD, counted=False, close=True)), WHOLE,
         "200", "1 answered", REPORTED, SUCCESS),
     Row(h1("status that is no number", said("HTTP/1.1 abc OK", body=GOOD)), BOTH,
@@ -297,7 +305,7 @@ BAD_HTTP = (
     Row(h1("101", said("HTTP/1.1 101 It", "upgrade: x", "connection: upgrade", counted=False)), BOTH,
         FAILED, "1 failed status_101", NONE, FAILURE, over=AIOHTTP),
     Row(h1("101", said("HTTP/1.1 101 It", "upgrade: x", "connection: upgrade", counted=False)), BOTH,
-        LOST, "3 failed broken", ESTIMATED, FAILURE, over=HTTPX),
+        LOST, "3 failed broken", ESTIMATED, FAILURE, over=HTTP1 + HTTPX),
 )
 ODD_BUT_GOOD = (
     Row(sim(F.TOOL_CALL_BROKEN), BOTH, "200", "1 answered", REPORTED, SUCCESS, KEPT),

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gateway.relay.breaker import BreakerPolicy
-from gateway.relay.catalog import Route, Secret, Target
+from gateway.relay.catalog import Route, Secret, Target, TransportName
 from gateway.relay.records import CallOutcome, Settled
 from gateway.simulator import Fault, RunningSimulator, Step, running_simulator
 from gateway.simulator.answers import compose, decode_request
@@ -82,7 +82,7 @@ def wrong_with(call: Asked, entry: Settled, markers: set[str]) -> str | None:
 
 
 @asynccontextmanager
-async def home_beside(base_url: str, transport: str, folder: Path) -> AsyncIterator[House]:
+async def home_beside(base_url: str, transport: TransportName, folder: Path) -> AsyncIterator[House]:
     target = Target(
         1,
         "openai",
@@ -90,7 +90,7 @@ async def home_beside(base_url: str, transport: str, folder: Path) -> AsyncItera
         "gpt-4o",
         Secret(CREDENTIAL),
         prices=(PRICE,),
-        transport="httpx" if transport == "httpx" else "aiohttp",
+        transport=transport,
         pool=PATIENT,
     )
     route = Route("gpt-4o-mini", (target,), timeout_s=EIGHT_HOURS_S)
@@ -132,7 +132,7 @@ def script(simulator: RunningSimulator, dice: random.Random, count: int, faults:
     simulator.script([Step(fault=each, after_tokens=dice.randrange(6)) for each in chosen])
 
 
-async def carry_beside_broken_http(transport: str, count: int, folder: Path) -> Counter[str]:
+async def carry_beside_broken_http(transport: TransportName, count: int, folder: Path) -> Counter[str]:
     dice = random.Random(f"{transport} {count}")
     calls = [asked(dice) for _ in range(count)]
     async with running_simulator(journal=folder / "upstream.jsonl") as simulator:
@@ -142,7 +142,7 @@ async def carry_beside_broken_http(transport: str, count: int, folder: Path) -> 
             return check(calls, home, [each.request_id for each in simulator.journal.received()])
 
 
-async def carry_in_waves(transport: str, waves: int, folder: Path) -> Counter[str]:
+async def carry_in_waves(transport: TransportName, waves: int, folder: Path) -> Counter[str]:
     """The next calls come when the provider has said all that nobody asked for."""
     dice = random.Random(f"{transport} {waves}")
     calls: list[Asked] = []
@@ -174,7 +174,7 @@ def echo(dice: random.Random) -> Spoken:
     return step
 
 
-async def carry_with_more_after_answers(transport: str, count: int, folder: Path) -> Counter[str]:
+async def carry_with_more_after_answers(transport: TransportName, count: int, folder: Path) -> Counter[str]:
     dice = random.Random(f"{transport} {count}")
     calls = [asked(dice) for _ in range(count)]
     async with h1_upstream() as upstream:
@@ -184,12 +184,12 @@ async def carry_with_more_after_answers(transport: str, count: int, folder: Path
             return check(calls, home, [*call_ids_at(upstream)()])
 
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["http1", "aiohttp", "httpx"])
 
 
 @TRANSPORTS
 async def test_nobody_is_given_anothers_answer_or_a_word_twice(
-    transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    transport: TransportName, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes = await carry_beside_broken_http(transport, 500, tmp_path)
     assert outcomes["answered"] > 250
@@ -198,20 +198,24 @@ async def test_nobody_is_given_anothers_answer_or_a_word_twice(
 
 
 @TRANSPORTS
-async def test_what_follows_an_answer_in_the_same_breath_is_nobodys(transport: str, tmp_path: Path) -> None:
+async def test_what_follows_an_answer_in_the_same_breath_is_nobodys(
+    transport: TransportName, tmp_path: Path
+) -> None:
     outcomes = await carry_with_more_after_answers(transport, 500, tmp_path)
     assert outcomes["answered"] > 250
 
 
 @TRANSPORTS
-async def test_what_was_said_on_an_idle_connection_is_nobodys_answer(transport: str, tmp_path: Path) -> None:
+async def test_what_was_said_on_an_idle_connection_is_nobodys_answer(
+    transport: TransportName, tmp_path: Path
+) -> None:
     assert await carry_in_waves(transport, 10, tmp_path) == {"answered": 120}
 
 
 @pytest.mark.prove
 @TRANSPORTS
 async def test_nobody_is_given_anothers_answer_in_ten_thousand_calls(
-    transport: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    transport: TransportName, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = await carry_beside_broken_http(transport, 10_000, tmp_path)
     followed = await carry_with_more_after_answers(transport, 10_000, tmp_path / "followed")

@@ -4,12 +4,13 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
 
 from gateway.relay.attempt import Limits
-from gateway.relay.catalog import Route, Secret, Target
+from gateway.relay.catalog import Route, Secret, Target, TransportName
 from gateway.relay.records import Settled
 
 # The engine is loaded when it is first asked for; here that would be within somebody's deadline.
@@ -31,7 +32,7 @@ class Case:
 
     row: Row
     streamed: bool
-    transport: str
+    transport: TransportName | Literal["http2"]
 
     def __str__(self) -> str:
         return f"{'streamed' if self.streamed else 'whole'} over {self.transport}"
@@ -44,7 +45,7 @@ class Case:
             "gpt-4o",
             Secret(CREDENTIAL),
             prices=(PRICE,),
-            transport="aiohttp" if self.transport == "aiohttp" else "httpx",
+            transport="httpx" if self.transport == "http2" else self.transport,
             pool=replace(self.row.pool, http2=self.transport == "http2"),
             **provider.target,
         )
@@ -120,9 +121,9 @@ async def connection_after(row: Row, base_url: str, others: int) -> str:
     return {0: CLOSED, 1: KEPT}.get(left, f"{left} connections")
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", ["http1", "aiohttp", "httpx"])
 async def test_a_connection_that_was_never_made_is_not_waited_for_any_longer(
-    transport: str, tmp_path: Path
+    transport: TransportName, tmp_path: Path
 ) -> None:
     async with wire.connect_hang() as base_url:
         waiting = connecting()

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.ledger.sweeper import ends, read
 from gateway.relay.breaker import BreakerPolicy
-from gateway.relay.catalog import PoolConfig, Route, Secret, Target
+from gateway.relay.catalog import PoolConfig, Route, Secret, Target, TransportName
 from gateway.relay.retry import RetryPolicy
 
 # The engine is loaded when it is first asked for; here that would be within somebody's deadline.
@@ -186,7 +186,7 @@ async def carry(home: House, numbers: range) -> dict[int, Heard]:
     return heard
 
 
-async def outcomes_of(numbers: range, transport: str, folder: Path) -> tuple[Counter[str], float]:
+async def outcomes_of(numbers: range, transport: TransportName, folder: Path) -> tuple[Counter[str], float]:
     """Carry these calls and look at each; how many ended in which way, and the longest after its deadline."""
     async with playing() as player:
         pool = PoolConfig(connect_timeout_s=8.0, read_timeout_s=READ_TIMEOUT_S)
@@ -197,7 +197,7 @@ async def outcomes_of(numbers: range, transport: str, folder: Path) -> tuple[Cou
             "gpt-4o",
             Secret(CREDENTIAL),
             prices=(PRICE,),
-            transport="httpx" if transport == "httpx" else "aiohttp",
+            transport=transport,
             pool=pool,
         )
         route = Route("gpt-4o-mini", (target,), timeout_s=DEADLINE_S)
@@ -220,12 +220,12 @@ async def outcomes_of(numbers: range, transport: str, folder: Path) -> tuple[Cou
             return Counter(each.outcome for each in entries.values()), longest_s - DEADLINE_S
 
 
-TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["http1", "aiohttp", "httpx"])
 
 
 @TRANSPORTS
 async def test_no_mutated_answer_is_a_crash_a_hang_or_half_an_answer(
-    transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    transport: TransportName, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes, overdue_s = await outcomes_of(range(250), transport, tmp_path / "journal")
     assert min(outcomes[each] for each in ("answered", "rejected", "failed", "truncated")) > 5
@@ -236,7 +236,10 @@ async def test_no_mutated_answer_is_a_crash_a_hang_or_half_an_answer(
 @pytest.mark.prove
 @TRANSPORTS
 async def test_no_mutated_answer_of_ten_thousand_is_a_crash_a_hang_or_half_an_answer(
-    transport: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    transport: TransportName,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     outcomes, overdue_s = await outcomes_of(range(10_000), transport, tmp_path / "journal")
     assert overdue_s < OVERDUE_S

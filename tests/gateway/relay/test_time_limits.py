@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.relay.breaker import BreakerPolicy
-from gateway.relay.catalog import PoolConfig, Route, Secret, Target
+from gateway.relay.catalog import PoolConfig, Route, Secret, Target, TransportName
 from gateway.relay.lifeline import TICK_S
 from gateway.relay.records import AttemptEnded, Settled
 from gateway.relay.retry import RetryPolicy
@@ -92,7 +92,7 @@ LIMITS = (
 )
 
 
-async def longest_overrun_s(limit: Limit, transport: str, count: int, folder: Path) -> float:
+async def longest_overrun_s(limit: Limit, transport: TransportName, count: int, folder: Path) -> float:
     """Overstep the limit so often; how long after it the last call, and its connection, were over."""
     async with limit.fails.running() as provider:
         target = Target(
@@ -102,7 +102,7 @@ async def longest_overrun_s(limit: Limit, transport: str, count: int, folder: Pa
             "gpt-4o",
             Secret(CREDENTIAL),
             prices=(PRICE,),
-            transport="httpx" if transport == "httpx" else "aiohttp",
+            transport=transport,
             pool=limit.pool,
         )
         route = Route("gpt-4o-mini", (target,), timeout_s=limit.deadline_s)
@@ -122,12 +122,14 @@ async def longest_overrun_s(limit: Limit, transport: str, count: int, folder: Pa
 
 
 EACH_LIMIT = pytest.mark.parametrize("limit", LIMITS, ids=str)
-TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+TRANSPORTS = pytest.mark.parametrize("transport", ["http1", "aiohttp", "httpx"])
 
 
 @TRANSPORTS
 @EACH_LIMIT
-async def test_a_limit_ends_a_call_soon_after_it(limit: Limit, transport: str, tmp_path: Path) -> None:
+async def test_a_limit_ends_a_call_soon_after_it(
+    limit: Limit, transport: TransportName, tmp_path: Path
+) -> None:
     overrun_s = await longest_overrun_s(limit, transport, AT_ONCE, tmp_path / "journal")
     assert -0.01 <= overrun_s < GENEROUS_S
 
@@ -136,7 +138,7 @@ async def test_a_limit_ends_a_call_soon_after_it(limit: Limit, transport: str, t
 @TRANSPORTS
 @EACH_LIMIT
 async def test_a_limit_ends_every_one_of_many_calls_soon_after_it(
-    limit: Limit, transport: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    limit: Limit, transport: TransportName, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrun_s = await longest_overrun_s(limit, transport, 400, tmp_path / "journal")
     with capsys.disabled():

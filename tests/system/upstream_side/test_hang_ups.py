@@ -169,7 +169,7 @@ async def until(holds) -> None:
 
 
 def hang_up(
-    folder, count: int, spread_s: float, seed: int, transport: str = "aiohttp", slack: float = 1
+    folder, count: int, spread_s: float, seed: int, transport: str = "http1", slack: float = 1
 ) -> str:
     """Everything the row asks for, joined; returns the summary."""
     names = sorted({plan.model_name for plan in PLANS})
@@ -245,7 +245,7 @@ def test_whoever_hangs_up_takes_the_provider_along_and_is_on_the_books(tmp_path,
 
 
 @pytest.mark.prove
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("transport", ["http1", "aiohttp", "httpx"])
 def test_500_clients_hang_up_at_random_moments(tmp_path, say, transport):
     told = hang_up(tmp_path, count=500, spread_s=10.0, seed=500, transport=transport)
     say(f"{told} ({transport})")

@@ -185,7 +185,7 @@ async def one_door(http1: int, http2: int):
 
 
 async def test_another_http_version_cuts_no_running_stream(house):
-    """From HTTP/1.1 by aiohttp to HTTP/2 by httpx and back, a stream open at each change."""
+    """From HTTP/1.1 by http1 to HTTP/2 by httpx and back, a stream open at each change."""
     goes_on = asyncio.Event()
     steps = stream("a", "b", goes_on=goes_on)
     async with h1_upstream(tls=True) as one, h2_upstream() as two:
@@ -198,7 +198,7 @@ async def test_another_http_version_cuts_no_running_stream(house):
             over_http1 = await listen(house, TLS)
             await change(house, TLS, transport="httpx", http2=True, max_concurrency=40)
             over_http2 = await listen(house, TLS)
-            await change(house, TLS, transport="aiohttp", http2=False, max_concurrency=30)
+            await change(house, TLS, transport="http1", http2=False, max_concurrency=30)
             again = await statuses(house, 1, TLS)
             goes_on.set()
             ends = [await each.to_its_end() for each in (over_http1, over_http2)]
