@@ -256,16 +256,16 @@ class _Kept:
 
 def _prefix(path: str, headers: dict[str, str]) -> bytes:
     """What every request begins with, up to the value of the call id. Raises CannotConnect."""
-    if any(_NOT_IN_A_HEADER.search(each) for each in headers.values()):
+    if any(_NOT_IN_A_HEADER.search(each) for each in (path, *headers.values())):
         raise CannotConnect("the provider cannot be reached: its credential cannot go into a header")
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "X-Request-Id: "]).encode()
 
 
 def _head(prefix: bytes, call_id: str, length: int) -> bytes:
-    """The head of one request. Raises ValueError."""
+    """The head of one request. Raises CannotConnect."""
     if _NOT_IN_A_HEADER.search(call_id):
-        raise ValueError("a call id with a line break")
+        raise CannotConnect("the provider cannot be reached: the call's id cannot go into a header")
     return b"%b%b\r\nContent-Length: %d\r\n\r\n" % (prefix, call_id.encode(), length)
 
 

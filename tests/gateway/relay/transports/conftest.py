@@ -24,7 +24,11 @@ LARGEST = 1 << 20
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The contract holds on both event loops: the server brings uvloop, everything else has asyncio's own."""
     both = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return both if item.path.name == "test_contract.py" else {"asyncio": asyncio.new_event_loop}
+    return (
+        both
+        if item.path.name in ("test_contract.py", "test_http1.py")
+        else {"asyncio": asyncio.new_event_loop}
+    )
 
 
 async def eventually(holds: Callable[[], Any], within_s: float = 10.0) -> None:
