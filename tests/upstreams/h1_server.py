@@ -37,6 +37,10 @@ class H1Exchange(Exchange):
     async def reset(self) -> None:
         self._server.transport.abort()
 
+    async def close(self) -> None:
+        """End the connection in good order."""
+        self._server.transport.close()
+
     @property
     def unsent_bytes(self) -> int:
         """What the client has not taken."""

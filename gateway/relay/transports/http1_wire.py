@@ -143,12 +143,16 @@ class Wire(asyncio.Protocol):
         incoming.wake()
 
     def eof_received(self) -> None:
-        self._end(ConnectionClosed())
+        """The provider's own end, which may be the answer's too; one that we made ourselves never is."""
+        if self._incoming is not None:
+            self._incoming.end()
+            self._incoming.fail(ConnectionClosed())
         self.close()
 
     def connection_lost(self, why: Exception | None) -> None:
         self._why_lost, self._transport, self._rest = why, None, None
-        self._end(why or ConnectionClosed())
+        if self._incoming is not None:
+            self._incoming.fail(why or ConnectionClosed())
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -157,13 +161,6 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         self._write_on()
-
-    def _end(self, why: Exception) -> None:
-        incoming = self._incoming
-        if incoming is not None:
-            if isinstance(why, ConnectionClosed):
-                incoming.end()
-            incoming.fail(why)
 
     def _write_on(self) -> None:
         """Write the next part, and the others as they are taken, a turn of the loop for each."""

@@ -10,8 +10,8 @@ from gateway.relay.catalog import Secret
 from gateway.relay.transports import Broken, CannotConnect
 from gateway.relay.transports.http1_wire import LARGEST_AT_ONCE
 from tests.gateway.relay.transports.conftest import Line, line_of
-from tests.upstreams.h1_server import raw
-from tests.upstreams.upstream import event, reset, stall_after, stream, within
+from tests.upstreams.h1_server import H1Exchange, raw
+from tests.upstreams.upstream import Exchange, Step, event, reset, stall_after, stream, within
 
 LARGE = bytes(range(256)) * (5 * LARGEST_AT_ONCE // 256) + b"the end"
 
@@ -89,10 +89,16 @@ async def test_what_came_of_a_stream_before_it_broke_off_is_handed_on(line: Line
         await anext(chunks)
 
 
-async def test_an_answer_up_to_the_end_of_the_connection_is_whole(line: Line) -> None:
-    line.upstream.will(raw(b"HTTP/1.1 200 OK\r\n\r\nall of it", then_close=True))
-    assert await line.call() == (200, b"all of it")
-    assert line.figures.idle == 0
+@pytest.mark.parametrize("kind", ["http1", "http1-tls"])
+async def test_an_answer_up_to_the_end_of_the_connection_is_whole(kind: str) -> None:
+    async def step(exchange: H1Exchange) -> None:
+        await raw(b"HTTP/1.1 200 OK\r\n\r\nall of it")(exchange)
+        await exchange.close()
+
+    async with line_of(kind) as line:
+        line.upstream.will(step)
+        assert await line.call() == (200, b"all of it")
+        assert line.figures.idle == 0
 
 
 async def test_a_kept_connection_that_ends_at_the_next_call_breaks_it_and_nothing_is_sent_twice(
@@ -105,8 +111,15 @@ async def test_a_kept_connection_that_ends_at_the_next_call_breaks_it_and_nothin
     assert (len(line.upstream.exchanges), len(line.upstream.connections)) == (2, 1)
 
 
-async def test_who_reads_learns_that_the_answer_was_closed(line: Line) -> None:
-    line.upstream.will(stall_after("one"))
+async def without_end(exchange: Exchange) -> None:
+    """A body whose length nobody told."""
+    await raw(b"HTTP/1.1 200 OK\r\n\r\n" + event("one"))(exchange)
+    await exchange.left.wait()
+
+
+@pytest.mark.parametrize("step", [stall_after("one"), without_end])
+async def test_who_reads_learns_that_the_answer_was_closed(line: Line, step: Step) -> None:
+    line.upstream.will(step)
     got = await line.begin()
     chunks = got.chunks()
     assert await anext(chunks) == event("one")

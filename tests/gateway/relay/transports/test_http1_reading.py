@@ -84,6 +84,7 @@ def test_a_status_without_a_body(status: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nConnection: x, close\r\n", False),
         (b"HTTP/1.1 200 OK\r\nConnection: x\r\nConnection: close\r\n", False),
         (b"HTTP/1.0 200 OK\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: x\r\n", False),
         (b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n", True),
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive, close\r\n", False),
     ],
