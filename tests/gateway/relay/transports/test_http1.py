@@ -11,7 +11,7 @@ from gateway.relay.transports import Broken, CannotConnect
 from gateway.relay.transports.http1_wire import LARGEST_AT_ONCE
 from tests.gateway.relay.transports.conftest import Line, line_of
 from tests.upstreams.h1_server import H1Exchange, raw
-from tests.upstreams.upstream import Exchange, Step, event, reset, stall_after, stream, within
+from tests.upstreams.upstream import Exchange, Step, event, reset, stall_after, stream, whole, within
 
 LARGE = bytes(range(256)) * (5 * LARGEST_AT_ONCE // 256) + b"the end"
 
@@ -28,6 +28,36 @@ async def test_a_large_body_goes_up_in_parts_and_the_connection_is_used_again(ki
         await within(line.call(body=LARGE))
         await within(line.call())
         assert line.upstream.exchanges[0].body == LARGE
+        assert len(line.upstream.connections) == 1
+
+
+async def test_a_large_body_goes_up_as_slowly_as_it_is_taken(line: Line) -> None:
+    body, taken = LARGE * 8, bytearray()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        while len(taken) < len(body):
+            taken.extend(await reader.read(16 * 1024))  # a sixteenth of what goes up in a turn of the loop
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(take, "127.0.0.1", 0, limit=1024) as server:
+        line.change(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+        assert await within(line.call(body=body)) == (200, b"")
+        assert bytes(taken) == body
+        assert line.figures.idle == 1
+        await line.transport.close()
+
+
+@pytest.mark.parametrize("kind", ["http1", "http1-tls"])
+async def test_a_large_answer_is_read_as_fast_as_it_is_taken(kind: str) -> None:
+    async with line_of(kind) as line:
+        line.upstream.will(whole(LARGE), whole(LARGE))
+        assert await within(line.call(limit=len(LARGE))) == (200, LARGE)
+        got = await line.begin()
+        assert b"".join([chunk async for chunk in got.chunks()]) == LARGE
+        got.close()
         assert len(line.upstream.connections) == 1
 
 
@@ -87,6 +117,14 @@ async def test_what_came_of_a_stream_before_it_broke_off_is_handed_on(line: Line
     assert await anext(chunks) == b"hello"
     with pytest.raises(Broken, match="broke off"):
         await anext(chunks)
+
+
+async def test_what_follows_an_answer_ends_the_connection_at_once(line: Line) -> None:
+    line.upstream.will(raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}more"))
+    got = await line.begin()
+    await within(line.upstream.connections[0].closed.wait())
+    assert await got.whole(10) == b"{}"
+    got.close()
 
 
 @pytest.mark.parametrize("kind", ["http1", "http1-tls"])
