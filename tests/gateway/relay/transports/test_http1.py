@@ -181,3 +181,11 @@ async def test_a_call_id_that_would_end_its_header_goes_nowhere(line: Line, call
         await place.send(call_id, b"{}")
     assert line.figures.in_use == 0
     assert line.upstream.exchanges == []
+
+
+async def test_a_connection_that_was_made_after_the_end_is_not_kept(line: Line) -> None:
+    call = asyncio.create_task(line.call())
+    ending = asyncio.create_task(line.transport.close())  # while the call connects
+    assert (await within(call))[0] == 200
+    await within(line.upstream.connections[0].closed.wait())
+    await ending
