@@ -1,7 +1,8 @@
 """Rows into a table, as many as are not there yet."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -9,6 +10,9 @@ from django.db import transaction
 from django.db.backends.utils import CursorWrapper
 
 Row = tuple[Any, ...]
+
+TOGETHER = (128, 16, 1)
+"""Rows of one statement on SQLite; times the columns of a table, below the 32,766 values that one takes."""
 
 
 class Table(NamedTuple):
@@ -32,9 +36,34 @@ def insert_new(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None
     if cursor.db.vendor == "postgresql":
         _copy_new(cursor, table, rows)
     else:
-        places = ", ".join(["%s"] * len(table.columns))
-        into = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
-        cursor.executemany(f"{into} VALUES ({places}) ON CONFLICT DO NOTHING", rows)
+        _insert_together(cursor, table, rows)
+
+
+def _insert_together(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None:
+    """Many rows a statement, for the sake of the other threads.
+
+    SQLite lets go of the interpreter once a statement and asks for it again, and where the event loop is busy
+    that is two changes of thread: by `executemany()`, for every single row.
+    """
+    with cursor.db.wrap_database_errors:
+        for some in _together(rows):
+            cursor.db.connection.execute(_insert_of(table, len(some)), tuple(chain.from_iterable(some)))
+
+
+def _together(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """All of them in few sizes, so that few statements are compiled."""
+    start = 0
+    for size in TOGETHER:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
+
+
+@lru_cache(maxsize=64)
+def _insert_of(table: Table, count: int) -> str:
+    places = f"({', '.join('?' * len(table.columns))})"
+    into = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
+    return f"{into} VALUES {', '.join([places] * count)} ON CONFLICT DO NOTHING"  # noqa: S608
 
 
 def _copy_new(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None:
