@@ -17,10 +17,13 @@ ON_POSTGRESQL := tests/gateway/ledger tests/gateway/test_partitioning.py tests/g
 	tests/accounts/test_webhooks.py tests/dashboard/test_idempotency.py
 # Two processes, which share no test file: much of a run is waiting.
 SIDE_BY_SIDE := -n 2 --dist loadfile
+SECONDS ?= 3600
+# Where the samples of a soak go, for a plot.
+SOAKED := var/soak
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove bench screenshots messages fmt
+.PHONY: help run test check prove soak bench screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
@@ -44,6 +47,10 @@ check: $(VENV)/.dev ## Check format, lint, types, import layers, migrations and 
 prove: $(VENV)/.dev ## Run the long proofs, each with its full number of repetitions
 	$(BIN)/pytest -m prove
 	PENSTOCK_TESTS_ON=postgresql $(BIN)/pytest -m prove $(ON_POSTGRESQL)
+
+soak: $(VENV)/.dev ## Run mixed traffic with faults for an hour (SECONDS changes that), and say whether anything grows
+	@mkdir -p $(SOAKED)
+	SOAK_SECONDS=$(SECONDS) SOAK_FOLDER=$(SOAKED) $(BIN)/pytest -m prove -s tests/system/test_soak.py
 
 bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
 	$(BIN)/python -m benchmarks.run
