@@ -20,10 +20,12 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 SECONDS ?= 3600
 # Where the samples of a soak go, for a plot.
 SOAKED := var/soak
+# Beside the other environment, whose packages it sees: what mutmut brings would change what the tests run.
+MUTMUT := .venv-mutants/bin/mutmut
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove soak bench screenshots messages fmt
+.PHONY: help run test check prove soak mutants bench screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
@@ -51,6 +53,10 @@ prove: $(VENV)/.dev ## Run the long proofs, each with its full number of repetit
 soak: $(VENV)/.dev ## Run mixed traffic with faults for an hour (SECONDS changes that), and say whether anything grows
 	@mkdir -p $(SOAKED)
 	SOAK_SECONDS=$(SECONDS) SOAK_FOLDER=$(SOAKED) $(BIN)/pytest -m prove -s tests/system/test_soak.py
+
+mutants: $(MUTMUT) ## Change the code of money, breakers and keys in small ways, and say which changes no test notices
+	PYTEST_PLUGINS=tests.rerun nice -n 19 $(MUTMUT) run --max-children 1
+	@$(BIN)/python -m tests.mutants $(MUTMUT)
 
 bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
 	$(BIN)/python -m benchmarks.run
@@ -83,3 +89,9 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/.made
 	@echo "Installing what requirements/dev.txt names; the next time is quick." >&2
 	@$(PIP) -r requirements/dev.txt
 	@touch $@ $(VENV)/.run
+
+$(MUTMUT): requirements/mutants.txt $(VENV)/.dev
+	@$(BIN)/python -m venv .venv-mutants
+	@.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutants.txt
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-mutants/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth
+	@touch $@

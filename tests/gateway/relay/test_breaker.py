@@ -860,3 +860,26 @@ def test_another_process_is_believed_no_longer_than_a_provider(breaker: Breaker)
     breaker.told(Shift("closed", "open", "a clock that jumped", 1e9), T)
 
     assert breaker.ready_in_s(T) == breaker.policy.longest_open_s
+
+
+def test_what_a_person_opened_elsewhere_says_no_time_and_opens_nothing_here(breaker: Breaker) -> None:
+    assert breaker.told(Shift("closed", "open", "held open by ada", None), T) is None
+    assert breaker.state(T) == "closed"
+
+
+def test_the_lease_of_a_probe_that_ended_keeps_nothing_closed(breaker: Breaker) -> None:
+    probe = probe_of(opened(breaker))
+    breaker.ended(probe, "success", T + 61, "")
+
+    shift = breaker.told(THEIRS, T + 62)
+
+    assert shift == Shift("closed", "open", f"another process: {THEIRS.cause}", 40.0)
+    assert breaker.state(T + 62) == "open"
+
+
+def test_a_probe_decides_until_its_lease_is_over_and_no_longer(breaker: Breaker) -> None:
+    probe_of(opened(breaker))
+    lease_ends = T + 60 + BreakerPolicy().probe_s
+
+    assert breaker.told(THEIRS, lease_ends - 0.001) is None
+    assert breaker.told(THEIRS, lease_ends) is not None

@@ -10,7 +10,7 @@ import pytest
 from gateway.errors import Unavailable
 from gateway.relay.counters import IDLE_WINDOW_S, KEPT_S, LOOK_UP_AGAIN_S, PRUNE_EVERY_S, LocalCounters, Share
 from gateway.relay.holdings import OpenHold, Survey
-from gateway.relay.limits import SHARE_RETRY_S, Admitted, Figures, QuotaAsk, Spent
+from gateway.relay.limits import SHARE_RETRY_S, UNDER_WAY_RETRY_S, Admitted, Figures, QuotaAsk, Spent
 from tests.gateway.relay.counters_contract import (
     LIVES_S,
     TEAM,
@@ -74,6 +74,13 @@ class SlowLedger(Ledger):
         self.asked += [each.counter for each in wanted]
         await self.answers.wait()
         return self.sums
+
+
+async def test_a_place_may_be_free_soon_though_nobody_knows_when(counters: LocalCounters) -> None:
+    place = at_once(1)
+    await admitted(counters, asking(place))
+
+    assert (await refused(counters, asking(place))).retry_after_s == UNDER_WAY_RETRY_S
 
 
 # Without waiting
@@ -257,6 +264,40 @@ async def test_a_call_that_asks_again_after_its_hold_expired_is_alive_after_all(
     assert await used_of(counters, place) == 0
 
 
+async def test_holds_that_expire_and_come_alive_again_are_added_up(
+    counters: LocalCounters, clock: Clock
+) -> None:
+    quota = budget(100)
+    calls = [await admitted(counters, asking(quota, amount=amount)) for amount in (10, 20, 30)]
+    clock.advance(LIVES_S + 2)
+    assert await figures_of(counters, quota) == Figures(expired=60)
+
+    for call_id in calls[:2]:
+        await admitted(counters, asking(quota, amount=1, call_id=call_id))
+
+    assert await figures_of(counters, quota) == Figures(held=32, expired=30)
+
+
+async def test_what_stood_against_a_quota_is_told_with_what_expired(
+    counters: LocalCounters, clock: Clock
+) -> None:
+    quota = budget(100)
+    await admitted(counters, asking(quota, amount=60))
+    clock.advance(LIVES_S + 2)
+
+    answer = counters.admit_now(asking(quota, amount=5))
+
+    assert isinstance(answer, Admitted)
+    assert answer.quotas[0].used == 60
+
+
+async def test_a_quota_in_which_the_call_just_fits_is_not_the_one_to_name(counters: LocalCounters) -> None:
+    wide, narrow = budget(10), budget(5)
+    await admitted(counters, asking(wide, narrow, amount=5))
+
+    assert (await refused(counters, asking(wide, narrow, amount=5))).bound == narrow
+
+
 # Memory
 
 
@@ -339,6 +380,7 @@ async def test_what_fits_the_limit_and_not_the_share_may_come_back(clock: Clock)
     few, places, many = tokens(100), at_once(3, TEAM), requests(100)
 
     assert (await refused(counters, asking(few, amount=26))).retry_after_s == SHARE_RETRY_S
+    assert (await refused(counters, asking(few, amount=100))).retry_after_s == SHARE_RETRY_S
     assert (await refused(counters, asking(few, amount=101))).retry_after_s == inf
     assert (await refused(counters, asking(places))).retry_after_s == SHARE_RETRY_S
     await admitted(counters, asking(many))
@@ -372,4 +414,24 @@ async def test_calls_under_way_count_against_a_quota_that_is_made_meanwhile(cloc
     assert await figures_of(counters, late) == Figures(3, 5, 0)
     counters.settle(first, Spent(cost_nanos=2))
     assert await figures_of(counters, late) == Figures(5, 1, 0)
+    await counters.close()
+
+
+async def test_each_call_under_way_holds_its_own_of_a_quota_that_is_made_meanwhile(clock: Clock) -> None:
+    late, held = budget(100), []
+
+    async def survey(wanted: Sequence[QuotaAsk] | None) -> Survey:
+        return Survey({counter(late): 0}, held)
+
+    counters = LocalCounters(survey, clock=clock, wall_clock=clock.wall)
+    for amount in (4, 7):
+        call_id = await admitted(counters, asking(requests(10)))
+        held.append(OpenHold(call_id, "p", counter(late), amount, 0))
+    gone = await admitted(counters, asking(requests(10), lives_s=1))
+    held.append(OpenHold(gone, "p", counter(late), 50, 0))
+    clock.advance(3)
+
+    await admitted(counters, asking(late))
+
+    assert await figures_of(counters, late) == Figures(held=12)
     await counters.close()

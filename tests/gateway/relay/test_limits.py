@@ -11,11 +11,14 @@ from hypothesis import strategies as st
 from accounts.caller import Caller, Owner, Period, Quota, QuotaKind, RateLimit
 from gateway.relay.limits import (
     UNDER_WAY_RETRY_S,
+    Admitted,
     Amounts,
     Exceeded,
     Figures,
     QuotaAsk,
     RateAsk,
+    Standing,
+    Stood,
     Window,
     ask_of,
     counter_of,
@@ -23,9 +26,11 @@ from gateway.relay.limits import (
     period_of,
     quota_retry_after,
     rate_counter,
+    seen,
     share_of,
     worst_of,
 )
+from gateway.relay.records import Seen
 
 KEY = Owner("key", 1, "ci")
 TEAM = Owner("team", 2, "Search")
@@ -50,6 +55,38 @@ def quota(
 def us(zone: str, *moment: int) -> int:
     year, month, day, *clock = moment
     return int(datetime(year, month, day, *clock, tzinfo=ZoneInfo(zone)).timestamp()) * 1_000_000
+
+
+# As the books keep them
+
+
+def test_the_books_keep_every_bound_of_a_call_with_its_figures_in_the_order_of_the_asking() -> None:
+    rate = RateLimit(1, KEY, "tokens", 5000, "gpt-4o")
+    places = RateLimit(2, TEAM, "concurrent", 8)
+    money, tokens = quota(), quota(70, "tokens", "month", hard=False, number=2)
+    covered_again = Admitted(quotas=(Stood(money, 9, 40),))
+
+    found = seen(
+        [
+            Admitted(
+                (Standing(rate, 900, 1100, 3000), Standing(places, 0, 1, 7)),
+                (Stood(money, 5, 30), Stood(tokens, 6, 0)),
+            ),
+            covered_again,
+        ]
+    )
+
+    assert found == (
+        Seen("key", "tokens", "minute", 5000, 3000, 1100, False, "gpt-4o"),
+        Seen("team", "concurrent", "call", 8, 7, 1, False, ""),
+        Seen("team", "money", "day", 100, 30, 5, True),
+        Seen("team", "tokens", "month", 70, 0, 6, False),
+        Seen("team", "money", "day", 100, 40, 9, True),
+    )
+
+
+def test_the_books_keep_nothing_of_a_call_without_bounds() -> None:
+    assert seen([]) == seen([Admitted()]) == ()
 
 
 # Which limits apply, and how much is asked
@@ -149,6 +186,16 @@ def test_a_day_is_as_long_as_the_clocks_make_it(zone: str, moment: tuple[int, ..
     start_us, end_us = period_of("day", zone, us(zone, *moment))
 
     assert (end_us - start_us) / HOUR_US == hours
+
+
+def test_a_day_that_has_begun_goes_on_when_clocks_are_set_back_over_midnight() -> None:
+    """At a minute past midnight it was 23:01 of the day before again."""
+    zone = "America/St_Johns"
+    begin, end = us(zone, 2010, 11, 7), us(zone, 2010, 11, 8)
+    half_an_hour_later = begin + HOUR_US // 2  # 23:30 on the clock
+
+    assert period_of("day", zone, half_an_hour_later) == (begin, end)
+    assert end - begin == 25 * HOUR_US
 
 
 def test_a_first_of_the_month_at_midnight_is_the_new_month() -> None:
