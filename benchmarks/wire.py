@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,11 @@ class Wanted:
     usage: bool = False
 
 
-def request(want: Wanted, port: int, api_key: str) -> bytes:
-    """A whole HTTP request, about 1 KB as a short chat has; the upstream reads its wishes from `metadata`."""
+def request(want: Wanted, port: int, api_key: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+    """A whole HTTP request, about 1 KB as a short chat has; the upstream reads its wishes from `metadata`.
+
+    `headers` are names and values that come on top of the usual ones.
+    """
     document: dict[str, Any] = {
         "model": MODEL_NAME,
         "messages": [
@@ -43,10 +47,11 @@ def request(want: Wanted, port: int, api_key: str) -> bytes:
     if want.streamed:
         document["stream"] = True
     body = json.dumps(document, separators=(",", ":")).encode()
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers)
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:{port}\r\nAuthorization: Bearer {api_key}\r\n"
         "Content-Type: application/json\r\nAccept: application/json\r\nUser-Agent: penstock-bench\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{more}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

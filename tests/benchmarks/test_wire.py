@@ -20,6 +20,16 @@ def test_the_upstream_reads_what_the_request_wants(want):
     assert wanted(body) == want
 
 
+def test_headers_come_on_top_of_the_usual_ones():
+    plain, _, body = request(Wanted(), 8000, "pst_key").partition(b"\r\n\r\n")
+    head, _, same = request(Wanted(), 8000, "pst_key", [("x-one", "1"), ("x-two", "2")]).partition(
+        b"\r\n\r\n"
+    )
+
+    assert same == body
+    assert set(head.split(b"\r\n")) - set(plain.split(b"\r\n")) == {b"x-one: 1", b"x-two: 2"}
+
+
 def test_what_is_wanted_survives_the_relay():
     _, _, body = request(Wanted(True, 32, 200, 5), 8000, "pst_key").partition(b"\r\n\r\n")
 
