@@ -25,7 +25,7 @@ MUTMUT := .venv-mutants/bin/mutmut
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove soak mutants bench screenshots messages fmt
+.PHONY: help run test check prove soak mutants bench peers screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
@@ -60,6 +60,9 @@ mutants: $(MUTMUT) ## Change the code of money, breakers and keys in small ways,
 
 bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
 	$(BIN)/python -m benchmarks.run
+
+peers: $(VENV)/.dev ## Install the peers that make bench-full measures beside the gateway
+	$(BIN)/python -m benchmarks.installing
 
 screenshots: $(VENV)/.dev ## Photograph every page in both themes, on a phone and on a desk, into var/screenshots
 	@$(BIN)/python -m tests.pages.photograph
