@@ -169,8 +169,8 @@ def _method() -> str:
 
 def _latency_method() -> str:
     return (
-        "What each adds to an upstream of 200 ms in an open loop at half of its own calls a second, "
-        "or at what the load's core can send evenly, if that is less.\n"
+        "What each adds to an upstream of 200 ms in an open loop at half of its own calls a second in "
+        "this run, or at what the load's core can send evenly, if that is less.\n"
         "Where few calls a second are due, the 99th percentile is of few calls."
     )
 

@@ -26,7 +26,7 @@ from benchmarks import installing, leanest, peering
 from benchmarks.bench import CHUNKS, DELAY_MS, Bench, say
 from benchmarks.figures import Load, Sample, percentile
 from benchmarks.load import Connections, NotWhole, Tally
-from benchmarks.peering import Against, Latency, Peers, Standing, of_a_core
+from benchmarks.peering import Against, Latency, Peers, Standing
 from benchmarks.processes import CannotMeasure, Server, gateway, module, on_core, two_cores
 from benchmarks.wire import Wanted, request
 from gateway.server import raise_file_limit
@@ -150,8 +150,8 @@ class Beside:
 
 
 def half_of(found: Against) -> float:
-    """Half of what a core of the peer's carries, in calls a second; no more than the load sends evenly."""
-    return min(MOST, median(map(of_a_core, found.peer)) / 2)
+    """Half of a peer's calls a second in this run, but no more than the load sends evenly."""
+    return min(MOST, median(each.rate for each in found.peer) / 2)
 
 
 async def sample(server: Server, said: bytes, want: Wanted, connections: int, seconds: float) -> Sample:

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from benchmarks.figures import Sample
 from benchmarks.leanest import Peer, Start
 from benchmarks.load import NotWhole
-from benchmarks.peers import DoesNotStart, sample, started
+from benchmarks.peering import WHOLE, Against
+from benchmarks.peers import MOST, DoesNotStart, half_of, sample, started
 from benchmarks.processes import Server
 from benchmarks.upstream import Provider
 from benchmarks.wire import Wanted, request
@@ -87,3 +89,12 @@ async def test_a_stream_that_lacks_an_event_is_not_whole():
     async with provider() as server:
         with pytest.raises(NotWhole, match="had 6 events in all"):
             await sample(server, request(SHORT, server.port, "none"), longer, 2, 0.01)
+
+
+def test_half_load_is_half_of_what_the_peer_had_and_not_more_than_the_load_can_send():
+    def had(*rates):
+        found = tuple(Sample(1, 10.0, 10.0, rate, 1.0, 0.5) for rate in rates)
+        return Against(WHOLE, found, found)
+
+    assert half_of(had(40.0, 100.0, 90.0)) == 45
+    assert half_of(had(25_000.0)) == MOST
