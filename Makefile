@@ -46,8 +46,8 @@ check: $(VENV)/.dev ## Check format, lint, types, import layers, migrations and 
 	$(CHECK) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(CHECK) $(BIN)/python manage.py check --deploy
 
-prove: $(VENV)/.dev ## Run the long proofs, each with its full number of repetitions
-	$(BIN)/pytest -m prove
+prove: $(VENV)/.dev ## Run every test and the long proofs in full, and write docs/reliability.md
+	$(BIN)/pytest -m "prove or not prove"
 	PENSTOCK_TESTS_ON=postgresql $(BIN)/pytest -m prove $(ON_POSTGRESQL)
 
 soak: $(VENV)/.dev ## Run mixed traffic with faults for an hour (SECONDS changes that), and say whether anything grows

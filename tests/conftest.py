@@ -10,7 +10,8 @@ import hypothesis
 import pytest
 
 from gateway.simulator import RunningSimulator, running_simulator
-from tests import postgres
+from tests import postgres, proofs
+from tests.proofs import proof, say  # noqa: F401 - fixtures for every room
 from tests.served import Served, serve
 
 # Examples prove nothing of wall time, and on a busy machine one may take long.
@@ -19,6 +20,10 @@ hypothesis.settings.register_profile(
     AT_ANY_PACE, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile(AT_ANY_PACE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    proofs.register(config)
 
 
 def pytest_unconfigure() -> None:

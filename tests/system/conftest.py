@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from gateway.simulator import RunningSimulator, running_simulator
 from tests.served import Served
@@ -59,14 +57,3 @@ def simulator_in_a_thread(journal: Path, speed: float = 0.0) -> Iterator[Running
 def enter_prices(served: Served) -> None:
     """A price for every target. A gateway that runs already hears of it within a second."""
     served.manage("shell", "--no-imports", "-c", ENTER_PRICES)
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Print a figure where the reader of the run sees it."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", flush=True)
-
-    return line

@@ -226,7 +226,7 @@ def test_no_secret_prompt_or_answer_is_anywhere(day, say):
     looked = len(running) + len(crashed) + len(after)
     [(calls,)] = day.served.rows("SELECT count(*) FROM gateway_entry")
     say(
-        f"S2  0 of {len(day.needles)} secrets, prompts and answers are in {looked} files and streams; "
+        f"S2/S6  0 of {len(day.needles)} secrets, prompts and answers are in {looked} files and streams; "
         f"{calls} calls"
     )
 

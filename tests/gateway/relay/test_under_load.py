@@ -41,17 +41,6 @@ PLACES = 10
 Say = Callable[[str], None]
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Print a figure where the reader of the run sees it."""
-
-    def line(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", flush=True)
-
-    return line
-
-
 def target(base_url: str, number: int = 1, **fields: Any) -> Target:
     return Target(number, f"p{number}", base_url, "gpt-4o", Secret(CREDENTIAL), prices=(PRICE,), **fields)
 
