@@ -14,10 +14,12 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 from django.core.signing import b64_decode, dumps
+from yarl import URL
 
 from accounts.keys import mint, take_apart
 from gateway.simulator import Fault, RunningSimulator, Step
@@ -30,6 +32,12 @@ CREDENTIAL = f"sk-stored-{secrets.token_hex(20)}"
 PROMPT, ANSWER = f"prompt-canary-{secrets.token_hex(12)}", f"answer-canary-{secrets.token_hex(12)}"
 COMPLAINT = f"complaint-canary-{secrets.token_hex(12)}"
 """What a provider says in an error; it may well repeat the prompt."""
+PAGES = (
+    *("/metrics", "/admin/", "/admin/gateway/provider/", "/admin/gateway/provider/1/change/"),
+    *("/admin/accounts/user/", "/keys/", "/calls/"),
+)
+FORGED = "2026-01-01 00:00:00,000 CRITICAL forged"
+"""How a line of the log would begin that nobody but the server may write."""
 TOO_LONG = "90"
 """A Retry-After in seconds after which no other attempt is made, so that the client hears of the failure."""
 
@@ -84,6 +92,10 @@ class Day:
     upstream: RunningSimulator
     needles: dict[str, str] = field(default_factory=dict)
     frames: list[str] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
+    """The operators' pages and the metrics, as they are afterwards."""
+    cookies: dict[str, str] = field(default_factory=dict)
+    """Of the browser. The database knows a session by its id, so they are looked for everywhere else."""
 
     def remember_key(self, what: str, key: str) -> None:
         parts = take_apart(key)
@@ -101,6 +113,8 @@ class Day:
             watching = asyncio.create_task(watch(browser, until_s=int(time.time()) + 6))
             await self._call(browser, key)
             _, self.frames = await watching
+            self.cookies = {f"the cookie {each.key}": each.value for each in browser.cookie_jar}
+            self.pages = [await self._read(browser, path) for path in PAGES]
 
     async def _make_keys(self, browser: aiohttp.ClientSession) -> str:
         page = await submit(browser, "/keys/new/", team="default", name="billing", expires="30")
@@ -180,6 +194,11 @@ class Day:
             async with browser.post("/v1/chat/completions", **how, headers=headers) as answer:
                 await answer.read()
 
+    async def _read(self, browser: aiohttp.ClientSession, path: str) -> str:
+        async with browser.get(path) as answer:
+            assert answer.status == 200, path
+            return await answer.text()
+
     def _presented(self) -> set[str]:
         return {each.headers.get("authorization", "") for each in self.upstream.journal.received()}
 
@@ -191,17 +210,19 @@ class Day:
         return {
             **files_of(self.served.var_dir),
             "live frames": "\n".join(self.frames).encode(),
+            "pages and metrics": "\n".join(self.pages).encode(),
             "sessions": sessions_of(self.served.var_dir / "penstock.sqlite3"),
         }
 
 
-@pytest.fixture(scope="module")
-def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+@pytest.fixture(scope="module", params=["DEBUG", "usual"])
+def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     """One day for all that is asked of it: calls, a crash that leaves its journal, and another start."""
     folder = tmp_path_factory.mktemp("secrets")
     with simulator_in_a_thread(folder / "upstream.jsonl") as upstream:
         provider = provider_of(upstream.base_url, *MODEL_NAMES)
-        with serve(folder / "var", LOG_LEVEL="DEBUG", **provider) as served:
+        level = {"LOG_LEVEL": "DEBUG"} if request.param == "DEBUG" else {}
+        with serve(folder / "var", **level, **provider) as served:
             it = Day(served, upstream)
             asyncio.run(it.live())
             it.remember_server_secrets()
@@ -238,9 +259,52 @@ def test_what_was_looked_through_is_what_was_written(day):
 
     assert b"gpt-4o" in haystacks["penstock.sqlite3"] + haystacks.get("penstock.sqlite3-wal", b"")
     assert journals
-    assert b" DEBUG " in haystacks["err.txt"]
+    assert (b" DEBUG " in haystacks["err.txt"]) is ("LOG_LEVEL" in day.served.environ)
+    assert b" INFO " in haystacks["err.txt"]
+    assert b"penstock_" in haystacks["pages and metrics"]
+    assert b"Stored" in haystacks["pages and metrics"]
     assert b'"frames"' in haystacks["live frames"]
     assert b"_auth_user_id" in haystacks["sessions"]
+
+
+def test_no_cookie_is_anywhere_but_in_the_table_of_sessions(day):
+    elsewhere = {name: text for name, text in day.haystacks().items() if "sqlite3" not in name}
+
+    assert "the cookie sessionid" in " ".join(day.cookies)
+    assert "err.txt" in elsewhere
+    assert leaks(elsewhere, day.cookies) == []
+
+
+@pytest.mark.parametrize(
+    "breaks", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1b[2K", "\x85", "\u2028"], ids=ascii
+)
+def test_no_line_of_the_log_is_forged(day, breaks):
+    """By paths, queries, headers, model names, user agents and accounts; in clear and percent-encoded."""
+    asyncio.run(forge(day, f"x{breaks}{FORGED}"))
+
+    log = (day.served.var_dir / "err.txt").read_bytes().decode()
+    assert FORGED in log, "what was sent is in the log, within a line of ours"
+    assert [each for each in log.splitlines() if each.startswith(FORGED)] == []
+    assert [each for each in log if not each.isprintable() and each != "\n"] == []
+
+
+async def forge(day: Day, text: str) -> None:
+    """Everywhere where a client's words may come to a log."""
+    quoted, key = quote(text, safe=""), {"Authorization": f"Bearer {day.served.api_key}"}
+    body = {"model": text, "messages": [{"role": "user", "content": text}], "user": text}
+    async with aiohttp.ClientSession(day.served.origin) as http:
+        for path in (f"/{quoted}/", f"/v1/{quoted}", f"/keys/?q={quoted}", f"/api/{quoted}", "/ws/" + quoted):
+            async with http.get(URL(path, encoded=True), headers=key) as answer:
+                await answer.read()
+        async with http.post("/v1/chat/completions", json=body, headers=key) as answer:
+            assert answer.status in (400, 404), await answer.text()
+        async with http.post("/accounts/login/", data={"login": text, "password": text}) as answer:
+            assert answer.status == 403, "without the form's token"
+    wire = await asyncio.open_connection("127.0.0.1", day.served.port)
+    wire[1].write(f"GET /none/ HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {text}\r\n\r\n".encode())
+    wire[1].write_eof()
+    await wire[0].read()
+    wire[1].close()
 
 
 def test_the_calls_were_real(day):
