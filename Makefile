@@ -15,6 +15,8 @@ ON_POSTGRESQL := tests/gateway/ledger tests/gateway/test_partitioning.py tests/g
 	tests/accounts/test_audit.py tests/accounts/test_models.py tests/accounts/test_tokens.py \
 	tests/accounts/test_turns.py tests/accounts/test_uses.py tests/accounts/test_reminders.py \
 	tests/accounts/test_webhooks.py tests/dashboard/test_idempotency.py
+# A package of which nothing is known fails, rather than pass for a safe one.
+AUDIT := $(BIN)/pip-audit --strict --no-deps --disable-pip
 # Two processes, which share no test file: much of a run is waiting.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 SECONDS ?= 3600
@@ -25,7 +27,7 @@ MUTMUT := .venv-mutants/bin/mutmut
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove soak mutants bench peers screenshots messages fmt
+.PHONY: help run test check prove soak mutants audit bench peers screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
@@ -57,6 +59,11 @@ soak: $(VENV)/.dev ## Run mixed traffic with faults for an hour (SECONDS changes
 mutants: $(MUTMUT) ## Change the code of money, breakers and keys in small ways, and say which changes no test notices
 	PYTEST_PLUGINS=tests.rerun nice -n 19 $(MUTMUT) run --max-children 1
 	@$(BIN)/python -m tests.mutants $(MUTMUT)
+
+audit: $(VENV)/.dev ## Look for known vulnerabilities of what is locked (needs PyPI itself, or a mirror with its data)
+	@echo 'django==3.2.0' > $(VENV)/known-bad.txt
+	@$(AUDIT) -r $(VENV)/known-bad.txt 2>&1 | grep -q 'CVE-\|PYSEC-\|GHSA-' || { echo "Nothing was audited: no vulnerability is known even of Django 3.2.0, so there is no data." >&2; exit 1; }
+	$(AUDIT) -r requirements/run.txt
 
 bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
 	$(BIN)/python -m benchmarks.run
