@@ -68,8 +68,8 @@ def counted(here: set[str]) -> str:
     over = f", **over the goal of {MOST_EMBEDDED} in the embedded mode**" if len(here) > MOST_EMBEDDED else ""
     return (
         f"{len(here)} installed in either mode{over}; {len(here - FOR_SEVERAL)} without what only PostgreSQL "
-        "and Redis need; a reason for every direct one; all pinned by hash; a wheel for every one, so nothing "
-        "is built and no script runs; vulnerabilities **not measured** by this test, see `make audit`"
+        "and Redis need; a reason for every direct one; all pinned by hash; a wheel for every one, so "
+        "nothing is built and no script runs; vulnerabilities **not measured** by this test, see `make audit`"
     )
 
 
