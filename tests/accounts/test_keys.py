@@ -43,6 +43,11 @@ def test_the_format_does_not_change_by_accident():
     )
 
 
+def test_the_fingerprint_of_a_pepper_does_not_change_by_accident():
+    """The database keeps it: another one would tell of a lost pepper that is still there."""
+    assert keys.fingerprint("p" * 32) == "93c2ed12c5b8fdab8724fe92ac8ab0710a3d4b46bd91b47bc8ed487cc159d66b"
+
+
 @given(parts_of_keys)
 def test_what_was_put_together_can_be_taken_apart(parts):
     assert keys.take_apart(parts.text, parts.prefix) == parts
