@@ -48,6 +48,10 @@ def test_the_fingerprint_of_a_pepper_does_not_change_by_accident():
     assert keys.fingerprint("p" * 32) == "93c2ed12c5b8fdab8724fe92ac8ab0710a3d4b46bd91b47bc8ed487cc159d66b"
 
 
+def test_the_id_of_a_pepper_does_not_change_by_accident():
+    assert keys.pepper_id("p" * 32) == "180fc878813aea4e"
+
+
 @given(parts_of_keys)
 def test_what_was_put_together_can_be_taken_apart(parts):
     assert keys.take_apart(parts.text, parts.prefix) == parts
