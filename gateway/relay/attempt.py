@@ -69,6 +69,14 @@ class Passage(Struct, eq=False):
         elif not isinstance(why, errors.NoTargetAvailable):  # that is said where nothing else can be
             self.failure = why
 
+    def last_word(self) -> NoAnswer | None:
+        """What the client is told, once: an exception that is raised leads to the frames that hold this
+        passage, so what keeps it would keep the call and its body until the collector comes.
+        """
+        why = self.failure or self.refusal
+        self.failure = self.refusal = None
+        return why
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -128,6 +136,7 @@ class Attempt:
                 line.resume()
                 why = _silent(trying)
             line.expect(NEVER, Cut.DEADLINE)
+            reader.failure = None  # raised by now; it leads to the frames that hold the reader
             raise _ended(why, passage, trying, reader) from None
         reservation.attempt_ended("answered", _usage_so_far(reservation, trying, reader))
         return answer

@@ -84,7 +84,7 @@ class Attempts:
                 if not self._move_on(gave_up, step, passage):
                     break
                 passage.steps = [repriced(each, time.time_ns() // 1000) for each in passage.steps]
-        raise passage.failure or passage.refusal or self._all_open(passage)
+        raise passage.last_word() or self._all_open(passage)
 
     def _next(self, passage: Passage) -> Step | None:
         """The first target that would take an attempt now; else the one with the shortest wait."""

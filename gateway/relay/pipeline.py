@@ -131,7 +131,11 @@ class Relay:
             return
         if isinstance(why, errors.Refused) and not reservation.ended:
             reservation.release(why)
-            raise why
+            try:
+                raise why
+            finally:
+                # It leads to this frame: led back to it, the call would stay until the collector comes.
+                del why
         outcome: CallOutcome = "truncated" if client.begun else "failed"
         if isinstance(why, errors.UpstreamRejected) and not client.begun:
             outcome = "rejected"
@@ -139,7 +143,10 @@ class Relay:
         with contextlib.suppress(errors.Unavailable):  # the client hears of a failure in any case
             await self._journal.on_disk()
         if not client.begun:
-            raise why
+            try:
+                raise why
+            finally:
+                del why  # as above
         await client.fail_stream(error_event(why.body()))
 
     async def _cut(self, cut: Cut, passage: Passage) -> None:

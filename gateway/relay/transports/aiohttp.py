@@ -134,9 +134,7 @@ class AiohttpAnswer:
                     raise large
                 parts.append(chunk)
         except (aiohttp.ClientError, OSError) as why:
-            broken = self._broke_off(why)
-            broken.after_bytes, broken.came = size > 0, size
-            raise broken from None
+            raise self._broke_off(why, size) from None
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -153,8 +151,10 @@ class AiohttpAnswer:
             self._response.close()  # its connection too, unless the end of the body gave that back
             self._reach.release()
 
-    def _broke_off(self, why: Exception) -> Broken:
+    def _broke_off(self, why: Exception, came: int = 0) -> Broken:
+        """To be raised where it is kept in no name: it would lead to the frame, and the frame to it."""
         broken = Broken(f"the provider's answer broke off ({type(why).__name__})")
+        broken.after_bytes, broken.came = came > 0, came
         self._reach.pool.count(broken)
         return broken
 
