@@ -21,7 +21,7 @@ from benchmarks.figures import Figure
 from benchmarks.processes import CannotMeasure, Cores, cpu_s, on_core, two_cores
 from benchmarks.wire import MODEL_NAME, USAGE, Wanted, request
 from gateway.relay import routing
-from gateway.relay.admission import ask_of, need_of
+from gateway.relay.admission import ask_of, need_of, weigh
 from gateway.relay.call import Call, new_call_id, understand
 from gateway.relay.catalog import Catalog, Route, Target
 from gateway.relay.counters import LocalCounters
@@ -78,7 +78,7 @@ class Round:
         counters, plan = self._counters, self._plan
         while self._calls:
             call = self._calls.pop()
-            ask = ask_of(call, LIMITED, plan, need_of(call, plan, plan.steps[0]), LIVES_S)
+            ask = ask_of(call, LIMITED, plan, need_of(call, plan, weigh(plan, plan.steps[0])), LIVES_S)
             answer = counters.admit_now(ask) or await counters.admit(ask)
             assert isinstance(answer, Admitted)
             counters.settle(call.call_id, SPENT)

@@ -77,6 +77,20 @@ class Need(Struct, frozen=True):
 NO_NEED = Need()
 
 
+class Weighed(Struct, frozen=True):
+    """The most that an attempt can use, and what that would cost."""
+
+    step: Step
+    usage: Usage
+    cost_nanos: int
+
+
+def weigh(plan: Plan, step: Step) -> Weighed:
+    """The worst case of an attempt at one target."""
+    usage = bounds.worst(step.fields, plan.max_tokens, step.target, plan.media)
+    return Weighed(step, usage, bounds.worst_cost_nanos(usage, step.price))
+
+
 class Reservation(Struct):
     """One admitted call. Settles exactly once: when told to, or as failed when left without."""
 
@@ -93,6 +107,8 @@ class Reservation(Struct):
     lives_s: float
     limits_of: str
     """The route whose own rate limits were asked last."""
+    weighed: Weighed
+    """The worst case that was worked out last."""
     covers: Step | None = None
     """The step whose need is held, with all that is unknown of earlier ones."""
     held: Need = NO_NEED
@@ -125,7 +141,7 @@ class Reservation(Struct):
             return
         if step is self.covers and self.plan.route.model_name == self.limits_of:
             return
-        need = self.unknown.plus(need_of(self.call, self.plan, step)) if self.caller.quotas else NO_NEED
+        need = self.unknown.plus(self._need(step)) if self.caller.quotas else NO_NEED
         more, route = need.beyond(self.held), self.plan.route.model_name
         if more == NO_NEED and route == self.limits_of:
             self.covers = step
@@ -150,8 +166,7 @@ class Reservation(Struct):
     ) -> Trying:
         """Write down that an attempt is about to be sent. Raises JournalFull."""
         attempt_no = len(self.ended) + 1
-        target, price = step.target, step.price
-        worst = bounds.worst(step.fields, self.plan.max_tokens, target, self.plan.media)
+        target, price, weighed = step.target, step.price, self._weigh(step)
         trying = Trying(
             step,
             attempt_no,
@@ -172,9 +187,9 @@ class Reservation(Struct):
                 target.provider,
                 target.upstream_model,
                 None if price is None else price.id,
-                worst,
-                bounds.worst_cost_nanos(worst, price),
-                bounds.worst_told(worst, price),
+                weighed.usage,
+                weighed.cost_nanos,
+                bounds.worst_told(weighed.usage, price),
             ),
         )
         self.unpriced = self.unpriced or price is None
@@ -226,7 +241,7 @@ class Reservation(Struct):
             return None
         assert self.trying is not None
         step, most = self.trying.step, self.plan.max_tokens
-        held = bounds.worst(step.fields, most, step.target, self.plan.media)
+        held = self._weigh(step).usage
 
         def spare() -> int:
             prompt = tokens_of_prompt(step.fields, step.target.upstream_model)
@@ -234,10 +249,18 @@ class Reservation(Struct):
 
         return bounds.Allowance(most, said, step.target.upstream_model, spare)
 
+    def _weigh(self, step: Step) -> Weighed:
+        if self.weighed.step is not step:
+            self.weighed = weigh(self.plan, step)
+        return self.weighed
+
+    def _need(self, step: Step) -> Need:
+        return need_of(self.call, self.plan, self._weigh(step))
+
     def _used(self, step: Step, usage: Usage, cost: int) -> Need:
         """What an ended attempt took of quotas; where the provider did not say, what it may have taken."""
         if usage.basis == "estimated":
-            return need_of(self.call, self.plan, step)
+            return self._need(step)
         known = Amounts(usage.input_tokens + usage.output_tokens, cost)
         return Need(known, known)
 
@@ -330,14 +353,15 @@ class Admission:
         What is held `lives_s` seconds at most, in case nobody settles it.
         Raises RateLimited, QuotaExhausted, Unavailable, JournalFull, with nothing held.
         """
-        need = need_of(call, plan, plan.steps[0]) if caller.quotas else NO_NEED
+        weighed = weigh(plan, plan.steps[0])
+        need = need_of(call, plan, weighed) if caller.quotas else NO_NEED
         ask = ask_of(call, caller, plan, need, lives_s)
         if not ask.rates and not ask.quotas:
-            return self._open(call, caller, plan, lives_s, need, ())
+            return self._open(call, caller, plan, lives_s, weighed, need, ())
         granted = await self._take(ask, call)
         try:
             holds = tuple([Hold(each.counter, each.amount) for each in ask.quotas])
-            return self._open(call, caller, plan, lives_s, need, holds, (granted,))
+            return self._open(call, caller, plan, lives_s, weighed, need, holds, (granted,))
         except BaseException:
             self.counters.release(call.call_id)
             raise
@@ -364,6 +388,7 @@ class Admission:
         caller: Caller,
         plan: Plan,
         lives_s: float,
+        weighed: Weighed,
         need: Need,
         holds: tuple[Hold, ...],
         admitted: tuple[Admitted, ...] = (),
@@ -393,6 +418,7 @@ class Admission:
             bool(admitted),
             lives_s,
             plan.route.model_name,
+            weighed,
             plan.steps[0],
             need,
             admitted=admitted,
@@ -415,11 +441,10 @@ def ask_of(call: Call, caller: Caller, plan: Plan, need: Need, lives_s: float) -
     )
 
 
-def need_of(call: Call, plan: Plan, step: Step) -> Need:
+def need_of(call: Call, plan: Plan, weighed: Weighed) -> Need:
     """What one attempt takes of quotas."""
-    worst = bounds.worst(step.fields, plan.max_tokens, step.target, plan.media)
-    at_worst = Amounts(worst.input_tokens + worst.output_tokens, bounds.worst_cost_nanos(worst, step.price))
-    return Need(at_worst, bounds.probable(call.prompt_bytes, plan.max_tokens, step.price))
+    at_worst = Amounts(weighed.usage.input_tokens + weighed.usage.output_tokens, weighed.cost_nanos)
+    return Need(at_worst, bounds.probable(call.prompt_bytes, plan.max_tokens, weighed.step.price))
 
 
 def refusal(exceeded: Exceeded, currency: str, started_at_us: int) -> OverLimit:

@@ -45,6 +45,9 @@ class Rates:
     above_tokens: int = 0
     """These hold for attempts with more input tokens than this."""
 
+    def __hash__(self) -> int:
+        return self.output_nanos  # each call looks something up by its rates, and few are alike
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -73,6 +76,9 @@ class Price:
     exchange: Exchange = PAR
     usable: bool = True
     """False: its currency has no exchange rate at that time, so that calls have no price."""
+
+    def __hash__(self) -> int:
+        return self.id  # each call looks something up by its price
 
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates of an attempt with so many input tokens."""

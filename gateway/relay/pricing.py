@@ -139,10 +139,24 @@ def told_at(rates: Rates, price: Price) -> str:
 
 def _total(usage: Usage, rates: Rates, request_nanos: int) -> int:
     """Nano-units of the price's currency, times a million."""
+    if not _has_parts(usage):
+        request = request_nanos * PER if request_nanos and usage.basis != "none" else 0
+        return usage.input_tokens * rates.input_nanos + usage.output_tokens * rates.output_nanos + request
     total = 0
     for kind, quantity, rate_nanos in _lines(usage, rates, request_nanos):
         total += quantity * rate_nanos * (PER if kind == "request" else 1)
     return total
+
+
+def _has_parts(usage: Usage) -> bool:
+    """Some of its tokens may have a rate of their own."""
+    return bool(
+        usage.cached_tokens
+        or usage.cache_write_tokens
+        or usage.reasoning_tokens
+        or usage.audio_input_tokens
+        or usage.audio_output_tokens
+    )
 
 
 def _rounded(total: int, numerator: int, denominator: int) -> int:
