@@ -3,7 +3,8 @@
     python -m benchmarks.upstream PORT
 
 Each request says in its body what it wants, see `request` in `wire.py`:
-a whole answer or a stream of so many chunks, so many milliseconds before it and between chunks.
+a whole answer or a stream of so many chunks, how much text, and so many milliseconds before it and between
+chunks.
 Knows just enough HTTP/1.1 for the relay's transport and our own clients: Content-Length and kept connections.
 """
 
@@ -13,12 +14,17 @@ from typing import cast
 
 import uvloop
 
-from benchmarks.wire import ANSWER, Wanted, body_length, event_stream, wanted
+from benchmarks.wire import Wanted, answer, body_length, event_stream, wanted
 
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(ANSWER),
-    ANSWER,
-)
+
+def whole(size: int = 0) -> bytes:
+    """A whole answer with so many bytes of text, its header block before it."""
+    body = answer(size)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return head + body
+
+
+WHOLE = whole()
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"
 
@@ -32,23 +38,28 @@ class Provider(asyncio.Protocol):
     """One connection. One request at a time, as the relay and our clients send them."""
 
     transport: asyncio.Transport
-    streams: dict[tuple[int, bool], list[bytes]] = {}
+    answers: dict[int, bytes] = {0: WHOLE}
+    streams: dict[tuple[int, bool, int], list[bytes]] = {}
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.pending = b""
+        self.pending = bytearray()
+        self.length = 0
+        """Of the request that has begun, header block included; 0: not known yet."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        request = self.pending + data if self.pending else data
-        head_end = request.find(b"\r\n\r\n")
-        if head_end < 0 or len(request) < head_end + 4 + body_length(request[:head_end]):
-            self.pending = request
-            return
-        self.pending = b""
-        self.answer(wanted(request[head_end + 4 :]))
+        self.pending += data
+        if not self.length:
+            head_end = self.pending.find(b"\r\n\r\n")
+            if head_end < 0:
+                return
+            self.length = head_end + 4 + body_length(bytes(self.pending[:head_end]))
+        if len(self.pending) >= self.length:
+            request, self.pending, self.length = bytes(self.pending), bytearray(), 0
+            self.answer(wanted(request))
 
     def answer(self, asked: Wanted) -> None:
         begin = self.begin_stream if asked.streamed else self.write_whole
@@ -58,10 +69,12 @@ class Provider(asyncio.Protocol):
             begin(asked)
 
     def write_whole(self, asked: Wanted) -> None:
-        self.transport.write(WHOLE)
+        if asked.answer_bytes not in self.answers:
+            self.answers[asked.answer_bytes] = whole(asked.answer_bytes)
+        self.transport.write(self.answers[asked.answer_bytes])
 
     def begin_stream(self, asked: Wanted) -> None:
-        key = (asked.chunks, asked.usage)
+        key = (asked.chunks, asked.usage, asked.answer_bytes)
         if key not in self.streams:
             self.streams[key] = [framed(each) for each in event_stream(*key)]
         self.transport.write(STREAM_HEAD)

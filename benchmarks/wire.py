@@ -8,7 +8,7 @@ from typing import Any
 
 MODEL_NAME = "gpt-4o-mini"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-ASKED = re.compile(rb'"bench": ?"(\d+)/(\d+)/(\d+)"')
+ASKED = re.compile(rb'"bench": ?"(\d+)/(\d+)/(\d+)/(\d+)"')
 USAGE = {"prompt_tokens": 128, "completion_tokens": 64, "total_tokens": 192}
 TEXT = (
     "A penstock is the gated pipe that leads water from the reservoir to the turbine. "
@@ -26,23 +26,42 @@ class Wanted:
     chunks: int = 0
     delay_ms: int = 0
     pace_ms: int = 0
+    answer_bytes: int = 0
+    """Of text in the answer, shared among a stream's chunks; 0: as short as usual."""
     usage: bool = False
 
 
-def request(want: Wanted, port: int, api_key: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
+def text_of(size: int) -> str:
+    """So many bytes of prose."""
+    return (TEXT * (size // len(TEXT) + 1))[:size]
+
+
+def request(
+    want: Wanted,
+    port: int,
+    api_key: str,
+    headers: Iterable[tuple[str, str]] = (),
+    *,
+    prompt_bytes: int = 0,
+    model_name: str = MODEL_NAME,
+) -> bytes:
     """A whole HTTP request, about 1 KB as a short chat has; the upstream reads its wishes from `metadata`.
 
-    `headers` are names and values that come on top of the usual ones.
+    `headers` are names and values that come on top of the usual ones. With `prompt_bytes` its prompt has so
+    much more text.
     """
     document: dict[str, Any] = {
-        "model": MODEL_NAME,
+        "model": model_name,
         "messages": [
             {"role": "system", "content": "You are a helpful assistant. " + TEXT},
-            {"role": "user", "content": "What is a penstock, and what is it for? " + TEXT},
+            {
+                "role": "user",
+                "content": "What is a penstock, and what is it for? " + TEXT + text_of(prompt_bytes),
+            },
         ],
         "max_tokens": 256,
         "temperature": 0.7,
-        "metadata": {"bench": f"{want.chunks}/{want.delay_ms}/{want.pace_ms}"},
+        "metadata": {"bench": f"{want.chunks}/{want.delay_ms}/{want.pace_ms}/{want.answer_bytes}"},
     }
     if want.streamed:
         document["stream"] = True
@@ -59,8 +78,8 @@ def request(want: Wanted, port: int, api_key: str, headers: Iterable[tuple[str, 
 def wanted(body: bytes) -> Wanted:
     """What a request's body asks for."""
     found = ASKED.search(body)
-    chunks, delay_ms, pace_ms = map(int, found.groups()) if found else (0, 0, 0)
-    return Wanted(b'"stream":true' in body, chunks, delay_ms, pace_ms, b'"include_usage":true' in body)
+    numbers = tuple(map(int, found.groups())) if found else (0, 0, 0, 0)
+    return Wanted(b'"stream":true' in body, *numbers, usage=b'"include_usage":true' in body)
 
 
 def body_length(head: bytes) -> int:
@@ -73,17 +92,21 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-ANSWER = _json(
-    COMMON
-    | {
-        "object": "chat.completion",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"},
-        ],
-        "usage": USAGE,
-        "system_fingerprint": "fp_0123456789",
-    }
-)
+def answer(size: int = 0) -> bytes:
+    """A whole completion with so many bytes of text; 0: as short as usual."""
+    message = {"role": "assistant", "content": text_of(size) if size else TEXT}
+    return _json(
+        COMMON
+        | {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            "usage": USAGE,
+            "system_fingerprint": "fp_0123456789",
+        }
+    )
+
+
+ANSWER = answer()
 
 
 def event(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
@@ -93,10 +116,15 @@ def event(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) ->
     )
 
 
-def event_stream(chunks: int, usage: bool) -> list[bytes]:
-    """So many content chunks, then one with usage if wanted, then `[DONE]`."""
+def event_stream(chunks: int, usage: bool, size: int = 0) -> list[bytes]:
+    """So many content chunks, then one with usage if wanted, then `[DONE]`.
+
+    They share so many bytes of text; 0: each has a word.
+    """
+    each = text_of(size // chunks) if chunks and size else ""
     said = [
-        event([{"index": 0, "delta": {"content": f" word{n}"}, "finish_reason": None}]) for n in range(chunks)
+        event([{"index": 0, "delta": {"content": each or f" word{n}"}, "finish_reason": None}])
+        for n in range(chunks)
     ]
     return [*said, *([event([], USAGE)] if usage else []), b"data: [DONE]\n\n"]
 

@@ -69,6 +69,14 @@ async def test_an_open_loop_sends_what_was_due_and_counts_from_then(upstream):
     assert tally.latencies[-1] - tally.latencies[0] > 4 * 0.04 * 0.9
 
 
+async def test_large_requests_and_answers_arrive_whole(upstream):
+    said = request(Wanted(answer_bytes=1 << 20), upstream, "key", prompt_bytes=1 << 20)
+    async with Connections(upstream, 2) as wires:
+        tally = await wires.saturate(said, 0.05)
+
+    assert tally.answered == len(tally.latencies) >= 2
+
+
 async def test_paced_streams_are_counted_while_they_are_open(upstream):
     async with Connections(upstream, 2) as wires:
         work = asyncio.ensure_future(wires.once(request(Wanted(True, chunks=4, pace_ms=20), upstream, "key")))

@@ -4,15 +4,27 @@ import json
 
 import pytest
 
-from benchmarks.upstream import LAST, STREAM_HEAD, WHOLE, framed
-from benchmarks.wire import ANSWER, AnswerReader, Wanted, body_length, event_stream, request, wanted
+from benchmarks.upstream import LAST, STREAM_HEAD, WHOLE, framed, whole
+from benchmarks.wire import (
+    ANSWER,
+    MODEL_NAME,
+    TEXT,
+    AnswerReader,
+    Wanted,
+    answer,
+    body_length,
+    event_stream,
+    request,
+    text_of,
+    wanted,
+)
 from gateway.relay.call import understand
 from gateway.relay.upstream import usage_of_answer
 
 STREAM = STREAM_HEAD + b"".join(framed(each) for each in event_stream(3, usage=True)) + LAST
 
 
-@pytest.mark.parametrize("want", [Wanted(), Wanted(True, 32, 200, 5), Wanted(chunks=1, delay_ms=200)])
+@pytest.mark.parametrize("want", [Wanted(), Wanted(True, 32, 200, 5), Wanted(delay_ms=200, answer_bytes=32_768)])
 def test_the_upstream_reads_what_the_request_wants(want):
     head, _, body = request(want, 8000, "pst_key").partition(b"\r\n\r\n")
 
@@ -73,3 +85,33 @@ def test_every_event_but_the_last_is_json():
 
     assert done == b"data: [DONE]\n\n"
     assert [json.loads(each[6:])["usage"] is None for each in chunks] == [True, True, False]
+
+
+@pytest.mark.parametrize("size", [1, 251, 32_768, 1_048_576])
+def test_text_has_the_size_that_was_asked_for(size):
+    assert len(text_of(size)) == size
+
+
+def test_a_request_has_so_much_more_text_and_the_model_name_it_is_given():
+    short, long, named = (
+        request(Wanted(), 8000, "pst_key", **each).partition(b"\r\n\r\n")[2]
+        for each in ({}, {"prompt_bytes": 32_768}, {"model_name": "another"})
+    )
+
+    assert len(long) == len(short) + 32_768
+    assert [json.loads(each)["model"] for each in (short, long, named)] == [MODEL_NAME, MODEL_NAME, "another"]
+
+
+def test_an_answer_has_so_much_text_and_the_same_usage():
+    usual, large = json.loads(answer()), json.loads(answer(32_768))
+
+    assert usual["choices"][0]["message"]["content"] == TEXT
+    assert len(large["choices"][0]["message"]["content"]) == 32_768
+    assert large["usage"] == usual["usage"]
+    assert body_length(whole(32_768).partition(b"\r\n\r\n")[0]) == len(answer(32_768))
+
+
+def test_the_chunks_of_a_stream_share_its_text():
+    *chunks, _ = event_stream(32, usage=False, size=32_768)
+
+    assert [len(json.loads(each[6:])["choices"][0]["delta"]["content"]) for each in chunks] == [1024] * 32
