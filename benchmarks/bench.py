@@ -3,22 +3,25 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.configured import AMPLE, CALL_NANOS
 from benchmarks.figures import Beside, Books, Figure, Load, Sample, percentile, why_wrong
-from benchmarks.load import Connections, NotWhole, Tally
+from benchmarks.load import Connections, NotWhole, Said, Tally
 from benchmarks.processes import Cores, Server, busy_s, cpu_s, memory_bytes
 from benchmarks.sockets import Pages
 from benchmarks.wire import Wanted, request
-from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD, Served
+from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD
 
 CHUNKS = 32
 FEW, MANY, PACE_MS = 16, 128, 5
 BUSIEST = Load(False, 64)
 GRID = (Load(False, 1), BUSIEST, Load(True, 1), Load(True, 64))
 DELAY_MS = 200
+SHARES = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+"""Of capacity, at which latency is measured; bounds are for half of it."""
 STREAMS, STREAM_CHUNKS, STREAM_PACE_MS = 1000, 10, 400
 SOCKETS = 100
 STEADY_RATE, STEADY_S = 20, 4
@@ -26,9 +29,12 @@ MORE_PAIRS = 2
 """A small difference of two large figures needs more of them."""
 BOOKING_S = 60.0
 BOOKED = (
-    "SELECT count(*), total(outcome = 'answered'), total(unpriced), coalesce(sum(cost_nanos), 0) "
-    "FROM gateway_entry"
+    "SELECT count(*), coalesce(sum(CASE WHEN outcome = 'answered' THEN 1 ELSE 0 END), 0), "
+    "coalesce(sum(CASE WHEN unpriced THEN 1 ELSE 0 END), 0), coalesce(sum(cost_nanos), 0) "
+    "FROM gateway_entry WHERE ended_at >= '{since}'"
 )
+COUNTED = "SELECT count(*) FROM gateway_entry WHERE ended_at >= '{since}'"
+LONG_AGO = "1970-01-01"
 
 
 def say(what: str) -> None:
@@ -40,13 +46,16 @@ def say(what: str) -> None:
 class Bench:
     """The servers of one run, and how many calls the gateway has answered in it."""
 
-    served: Served
+    ask: Callable[[str], Sequence[Sequence[Any]]]
+    """The ledger's database, directly: SQL in, rows out."""
     gateway: Server
     empty: Server
     upstream: Server
     cores: Cores
     rounds: int
     seconds: float
+    since: str = LONG_AGO
+    """In UTC: entries of before are none of this run's."""
     calls: int = 0
 
     async def check_limits(self) -> None:
@@ -61,16 +70,17 @@ class Bench:
 
     def books(self) -> Books:
         """What is on the ledger now."""
-        return Books(*map(int, self.served.rows(BOOKED)[0]))
+        return Books(*map(int, self.ask(BOOKED.format(since=self.since))[0]))
+
+    def _entries(self) -> int:
+        return int(self.ask(COUNTED.format(since=self.since))[0][0])
 
     async def _booked(self) -> float:
         """Wait until every answered call is on the ledger; how many seconds that took. Raises NotWhole."""
         began = time.perf_counter()
-        while self.books().entries < self.calls:
+        while (entries := self._entries()) < self.calls:
             if time.perf_counter() - began > BOOKING_S:
-                raise NotWhole(
-                    f"{self.calls} calls were answered and {self.books().entries} are on the ledger"
-                )
+                raise NotWhole(f"{self.calls} calls were answered and {entries} are on the ledger")
             await asyncio.sleep(0.02)
         return time.perf_counter() - began
 
@@ -84,7 +94,7 @@ class Bench:
     def _request(self, want: Wanted, port: int) -> bytes:
         return request(want, port, self.gateway.api_key)
 
-    async def _once(self, connections: Connections, want: Wanted, said: bytes = b"") -> Tally:
+    async def once(self, connections: Connections, want: Wanted, said: Said | None = None) -> Tally:
         """One call on each connection, the limited key's or as `said`; all on the ledger afterwards."""
         tally = await connections.once(said or self._request(want, connections.port))
         await self._note(tally, want, connections.port)
@@ -99,16 +109,21 @@ class Bench:
         self.calls += tally.answered
         return await self._booked()
 
-    async def sample(self, tested: Server, want: Wanted, connections: int, seconds: float) -> Sample:
-        """A closed loop for so long. Its CPU time ends when the ledger has every call of it."""
-        said = request(want, tested.port, tested.api_key)
+    async def sample(
+        self, tested: Server, want: Wanted, connections: int, seconds: float, said: Said | None = None
+    ) -> Sample:
+        """A closed loop for so long. Its CPU time ends when the ledger has every call of it.
+
+        `said` are other requests than the usual one for what is wanted.
+        """
+        said = said or request(want, tested.port, tested.api_key)
         async with Connections(tested.port, connections) as wires:
-            await self._once(wires, want, said)
-            worker = tested.worker()
-            before, tree_before = cpu_s(worker), tested.tree_cpu_s()
+            await self.once(wires, want, said)
+            workers = tested.workers()
+            before, tree_before = sum(map(cpu_s, workers)), tested.tree_cpu_s()
             tally = await wires.saturate(said, seconds)
             lag_s = await self._note(tally, want, tested.port)
-            used, tree_used = cpu_s(worker) - before, tested.tree_cpu_s() - tree_before
+            used, tree_used = sum(map(cpu_s, workers)) - before, tested.tree_cpu_s() - tree_before
         return Sample(
             tally.answered,
             used / tally.answered * 1e6,
@@ -178,28 +193,33 @@ class Bench:
             self.gateway, Wanted(streamed=True, chunks=chunks, pace_ms=PACE_MS), 64, seconds
         )
 
-    async def latency(self, capacity: float) -> tuple[Figure, Figure]:
-        """What the gateway adds to an upstream of 200 ms at half of its capacity."""
-        rate, want = capacity / 2, Wanted(delay_ms=DELAY_MS)
-        p50, p99 = [], []
+    async def latency(self, capacity: float, want: Wanted, what: str) -> list[Figure]:
+        """What the gateway adds to an upstream of 200 ms, at shares of its capacity in calls a second.
+
+        All shares in each round, so that a drift touches them alike. `what` is wanted, in a word.
+        """
+        added: dict[str, list[tuple[float, float]]] = {share: [] for share in SHARES}
         for turn in range(self.rounds):
-            direct = await self._arrivals(self.upstream.port, want, rate)
-            ours = await self._arrivals(self.gateway.port, want, rate)
-            p50.append((percentile(ours, 0.5) - percentile(direct, 0.5)) * 1000)
-            p99.append((percentile(ours, 0.99) - percentile(direct, 0.99)) * 1000)
-            say(
-                f"latency at {rate:.0f} calls/s, round {turn + 1}: "
-                f"p50 +{p50[-1]:.2f} ms, p99 +{p99[-1]:.2f} ms"
-            )
-        return (
-            Figure("latency added at half load, p50", "ms", tuple(p50), 1),
-            Figure("latency added at half load, p99", "ms", tuple(p99), 5),
-        )
+            for share, part in SHARES.items():
+                added[share].append(await self._added(capacity * part, want))
+                p50, p99 = added[share][-1]
+                say(
+                    f"latency, {what}, at {capacity * part:.0f} calls/s, round {turn + 1}: "
+                    f"p50 +{p50:.2f} ms, p99 +{p99:.2f} ms"
+                )
+        return [each for share in SHARES for each in latency_figures(share, added[share], what)]
+
+    async def _added(self, rate: float, want: Wanted) -> tuple[float, float]:
+        """Milliseconds at the 50th and at the 99th percentile."""
+        direct = await self._arrivals(self.upstream.port, want, rate)
+        ours = await self._arrivals(self.gateway.port, want, rate)
+        p50, p99 = ((percentile(ours, at) - percentile(direct, at)) * 1000 for at in (0.5, 0.99))
+        return p50, p99
 
     async def _arrivals(self, port: int, want: Wanted, rate: float) -> list[float]:
         in_flight = int(rate * DELAY_MS / 1000 * 1.5) + 64
         async with Connections(port, in_flight) as wires:
-            await self._once(wires, want)
+            await self.once(wires, want)
             tally = await wires.arrive(self._request(want, port), rate, self.seconds * 2)
             await self._note(tally, want, port)
         return tally.latencies
@@ -215,7 +235,7 @@ class Bench:
         async with Connections(self.gateway.port, STREAMS) as wires:
             before = peak = memory_bytes(worker)
             most = 0
-            work = asyncio.ensure_future(self._once(wires, want))
+            work = asyncio.ensure_future(self.once(wires, want))
             while not work.done():
                 peak, most = max(peak, memory_bytes(worker)), max(most, wires.streaming())
                 await asyncio.sleep(0.05)
@@ -230,7 +250,7 @@ class Bench:
     async def sockets(self) -> Figure:
         """What a hundred open live pages take of the core, beside the same steady load without them."""
         added = []
-        pages = Pages(self.served.origin)
+        pages = Pages(f"http://localhost:{self.gateway.port}")
         await pages.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
         for turn in range(self.rounds + MORE_PAIRS):
             without, watched = await self._pair(pages, first_watched=bool(turn % 2))
@@ -246,22 +266,23 @@ class Bench:
         """Shares of the core without and with the pages; the order changes, so that a drift cancels out."""
         used = {}
         for watched in (first_watched, not first_watched):
-            used[watched] = await self._watched(pages) if watched else await self._steady()
+            used[watched] = await self.watched(pages, SOCKETS) if watched else await self.steady()
         return used[False], used[True]
 
-    async def _watched(self, pages: Pages) -> float:
-        async with pages.watching(SOCKETS):
+    async def watched(self, pages: Pages, count: int) -> float:
+        """The same with so many pages open. Raises NotWhole where one of them is left behind."""
+        async with pages.watching(count):
             taken = list(pages.frames)
-            used = await self._steady()
+            used = await self.steady()
             least = min(now - before for now, before in zip(pages.frames, taken, strict=True))
         if least < STEADY_S - 1:
             raise NotWhole(f"a live page took {least} frames while the load ran")
         return used
 
-    async def _steady(self) -> float:
+    async def steady(self) -> float:
         """The share of its core that the worker needs for a few calls a second, books and frames included."""
         async with Connections(self.gateway.port, 8) as wires:
-            await self._once(wires, Wanted())
+            await self.once(wires, Wanted())
             worker = self.gateway.worker()
             before, began = cpu_s(worker), time.perf_counter()
             tally = await wires.arrive(self._request(Wanted(), wires.port), STEADY_RATE, STEADY_S)
@@ -298,6 +319,17 @@ class Others:
         for core, before, now in zip(where, self._before, self._used(), strict=True):
             share = max(0.0, (now - before) / seconds * 100)
             yield Figure(f"use by others of {core}, during the run", "%", (share,))
+
+
+def latency_figures(share: str, added: Sequence[tuple[float, float]], what: str) -> Iterable[Figure]:
+    """Of one share of capacity: `added` has milliseconds at p50 and p99, of each round.
+
+    Bounds are of whole answers at half of it.
+    """
+    bounds: tuple[float | None, float | None] = (1, 5) if (share, what) == ("half", "whole") else (None, None)
+    name = f"latency added at {share} load, {what}"
+    for which, values, bound in zip(("p50", "p99"), zip(*added, strict=True), bounds, strict=True):
+        yield Figure(f"{name}, {which}", "ms", values, bound)
 
 
 def of_the_busiest(whole: Beside) -> Iterable[Figure]:

@@ -7,8 +7,9 @@ moment a call was due, so that a server that stalls is not asked less and praise
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter as now
 from typing import cast
 
@@ -33,6 +34,8 @@ class Tally:
     events: int = 0
     pieces: int = 0
     latencies: list[float] = field(default_factory=list)
+    first_s: list[float] = field(default_factory=list)
+    """Of each streamed answer, from when it was due to its first piece; in the order of the pieces."""
 
     @property
     def rate(self) -> float:
@@ -45,8 +48,8 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, owner: "Connections") -> None:
-        self.owner = owner
+    def __init__(self, owner: "Connections", number: int) -> None:
+        self.owner, self.number = owner, number
         self.reader: AnswerReader | None = None
         self.due = 0.0
 
@@ -62,13 +65,21 @@ class Connection(asyncio.Protocol):
         reader = self.reader
         if reader is None:
             self.owner.fail(f"bytes that nobody asked for: {data[:80]!r}")
-        elif reader.feed(data):
+            return
+        began, is_whole = reader.pieces > 0, reader.feed(data)
+        if reader.pieces and not began:
+            self.owner.began(self)
+        if is_whole:
             self.reader = None
             self.owner.ended(self, reader)
 
     def connection_lost(self, why: Exception | None) -> None:
         if self.reader is not None:
             self.owner.fail("a connection was lost in the middle of a call")
+
+
+Said = bytes | Sequence[bytes]
+"""The request of every call; or requests that are dealt out to the connections, which keep theirs."""
 
 
 class Connections:
@@ -83,11 +94,12 @@ class Connections:
         self._over = asyncio.Event()
         """Nothing is in flight, or something went wrong."""
         self._next: Callable[[Connection], None] = lambda _: None
+        self._said: Sequence[bytes] = ()
 
     async def __aenter__(self) -> "Connections":
         loop = asyncio.get_running_loop()
-        for _ in range(self.count):
-            _, new = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port)
+        for number in range(self.count):
+            _, new = await loop.create_connection(partial(Connection, self, number), "127.0.0.1", self.port)
             self.connections.append(new)
         return self
 
@@ -100,14 +112,14 @@ class Connections:
         """How many have a stream open whose first chunk has come and whose last has not."""
         return sum(each.reader is not None and each.reader.pieces > 0 for each in self.connections)
 
-    async def once(self, request: bytes) -> Tally:
+    async def once(self, said: Said) -> Tally:
         """One call on every connection, all at the same time."""
-        self._begin(lambda _: None)
+        self._begin(lambda _: None, said)
         for each in self.connections:
-            self._send(each, request, now())
+            self._send(each, now())
         return await self._finish()
 
-    async def saturate(self, request: bytes, seconds: float) -> Tally:
+    async def saturate(self, said: Said, seconds: float) -> Tally:
         """Closed loop for so long; every call that was sent is answered when this returns."""
         stop_at = now() + seconds
 
@@ -115,27 +127,27 @@ class Connections:
             moment = now()
             if moment < stop_at:
                 self.tally.in_time += 1
-                self._send(connection, request, moment)
+                self._send(connection, moment)
 
-        self._begin(next_call)
+        self._begin(next_call, said)
         self.tally.seconds = seconds
         for each in self.connections:
-            self._send(each, request, now())
+            self._send(each, now())
         await asyncio.sleep(seconds)
         return await self._finish()
 
-    async def arrive(self, request: bytes, rate: float, seconds: float) -> Tally:
+    async def arrive(self, said: Said, rate: float, seconds: float) -> Tally:
         """Open loop: `rate` calls a second, evenly spaced; one that finds no free connection waits."""
         free = deque(self.connections)
         waiting: deque[float] = deque()
 
         def next_call(connection: Connection) -> None:
             if waiting:
-                self._send(connection, request, waiting.popleft())
+                self._send(connection, waiting.popleft())
             else:
                 free.append(connection)
 
-        self._begin(next_call)
+        self._begin(next_call, said)
         self.tally.seconds = seconds
         began = now()
         for number in range(int(rate * seconds)):
@@ -143,18 +155,19 @@ class Connections:
             if (early_s := due - now()) > 0:
                 await asyncio.sleep(early_s)
             if free:
-                self._send(free.popleft(), request, due)
+                self._send(free.popleft(), due)
             else:
                 waiting.append(due)
         return await self._finish()
 
-    def _begin(self, next_call: Callable[[Connection], None]) -> None:
+    def _begin(self, next_call: Callable[[Connection], None], said: Said) -> None:
         self.tally, self._next = Tally(), next_call
+        self._said = [said] if isinstance(said, bytes) else said
 
-    def _send(self, connection: Connection, request: bytes, due: float) -> None:
+    def _send(self, connection: Connection, due: float) -> None:
         self._in_flight += 1
         self._over.clear()
-        connection.send(request, due)
+        connection.send(self._said[connection.number % len(self._said)], due)
 
     async def _finish(self) -> Tally:
         """Wait for what is in flight. Raises NotWhole."""
@@ -166,6 +179,10 @@ class Connections:
         if self._failed:
             raise NotWhole(self._failed)
         return self.tally
+
+    def began(self, connection: Connection) -> None:
+        """The first piece of a streamed answer has come."""
+        self.tally.first_s.append(now() - connection.due)
 
     def ended(self, connection: Connection, reader: AnswerReader) -> None:
         """An answer is whole."""

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,10 @@ def two_cores() -> Cores:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """What is started inside runs on this core, with all that it starts itself."""
+def on_core(*cores: int) -> Iterator[None]:
+    """What is started inside runs on this core, or on these, with all that it starts itself."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -71,14 +71,26 @@ class Server:
     port: int
     root: int
     api_key: str = "none"
+    serving: int = 1
+    """How many processes serve."""
 
     def _family(self) -> list[int]:
         return [each.pid for each in psutil.Process(self.root).children(recursive=True)]
 
     def worker(self) -> int:
         """The process that serves: after some calls, the busiest of the descendants that are no helpers."""
+        return max(self._serving(), key=cpu_s)
+
+    def workers(self) -> list[int]:
+        """The processes that serve: after some calls, the busiest of the descendants, and its siblings.
+
+        Raises ValueError where nothing serves.
+        """
+        return sorted(self._serving(), key=cpu_s)[-self.serving :]
+
+    def _serving(self) -> list[int]:
         family = psutil.Process(self.root).children(recursive=True)
-        return max([each.pid for each in family if not is_helper(each)], key=cpu_s)
+        return [each.pid for each in family if not is_helper(each)]
 
     def tree_cpu_s(self) -> float:
         """CPU time of the root and all its descendants, in seconds."""
@@ -129,26 +141,36 @@ def _listens(pid: int, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream_port: int, core: int, redis_url: str = "") -> Iterator[tuple[Served, str]]:
+def gateway(
+    folder: Path,
+    upstream_port: int,
+    *cores: int,
+    redis_url: str = "",
+    environ: Mapping[str, str] | None = None,
+    before_start: Callable[[Served], None] = lambda _: None,
+) -> Iterator[tuple[Served, str]]:
     """`manage.py up` on a fresh VAR_DIR, with the benchmark's upstream as its only provider.
 
     Its API key has every limit there is; beside it is one that has none, see `configured.py`.
-    With `redis_url` it counts there, and not in process.
+    With `redis_url` it counts there, and not in process. `environ` are further settings.
+    `before_start` is called when all is set up and nothing serves yet.
     Vendors' API keys of the environment are left out: not one call may leave this machine.
     """
-    environ = {
+    settings = {
         **dict.fromkeys(API_KEYS, ""),
         **NO_USUAL_LIMITS,
         **provider_of(f"http://127.0.0.1:{upstream_port}/v1", MODEL_NAME),
         "REDIS_URL": redis_url,
+        **(environ or {}),
     }
-    served = Served(folder, environ)
+    served = Served(folder, settings)
     served.var_dir.mkdir(parents=True, exist_ok=True)
     served.configure(max_connections=CONNECTIONS, max_concurrency=CONNECTIONS)
     unlimited = KEY.search(served.manage("shell", "-c", SET_UP))
     assert unlimited is not None
+    before_start(served)
     try:
-        with on_core(core):
+        with on_core(*cores):
             served.start()
         yield served, unlimited.group()
     finally:

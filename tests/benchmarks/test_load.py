@@ -77,6 +77,36 @@ async def test_large_requests_and_answers_arrive_whole(upstream):
     assert tally.answered == len(tally.latencies) >= 2
 
 
+async def test_each_connection_keeps_the_request_that_it_was_dealt():
+    heard = []
+
+    class Hearing(Answering):
+        def data_received(self, data):
+            heard.append(data)
+            self.transport.write(self.answer)
+
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    async with listening(lambda: Hearing(answer)) as port, Connections(port, 3) as wires:
+        await wires.once([b"one", b"two"])
+        await wires.once([b"one", b"two"])
+
+    assert sorted(heard) == [b"one"] * 4 + [b"two"] * 2
+
+
+async def test_the_first_piece_of_a_stream_is_timed_while_the_rest_is_still_to_come(upstream):
+    slow = request(Wanted(True, chunks=4, delay_ms=50, pace_ms=20), upstream, "key")
+    async with Connections(upstream, 1) as wires:
+        work = asyncio.ensure_future(wires.once(slow))
+        async with asyncio.timeout(10):
+            while not wires.streaming():  # noqa: ASYNC110 - nothing tells us
+                await asyncio.sleep(0)
+        timed, ended = len(wires.tally.first_s), wires.tally.answered
+        tally = await work
+
+    assert (timed, ended) == (1, 0)
+    assert 0.05 * 0.9 < tally.first_s[0] <= tally.latencies[0]
+
+
 async def test_paced_streams_are_counted_while_they_are_open(upstream):
     async with Connections(upstream, 2) as wires:
         work = asyncio.ensure_future(wires.once(request(Wanted(True, chunks=4, pace_ms=20), upstream, "key")))

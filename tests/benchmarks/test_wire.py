@@ -24,7 +24,9 @@ from gateway.relay.upstream import usage_of_answer
 STREAM = STREAM_HEAD + b"".join(framed(each) for each in event_stream(3, usage=True)) + LAST
 
 
-@pytest.mark.parametrize("want", [Wanted(), Wanted(True, 32, 200, 5), Wanted(delay_ms=200, answer_bytes=32_768)])
+@pytest.mark.parametrize(
+    "want", [Wanted(), Wanted(True, 32, 200, 5), Wanted(delay_ms=200, answer_bytes=32_768)]
+)
 def test_the_upstream_reads_what_the_request_wants(want):
     head, _, body = request(want, 8000, "pst_key").partition(b"\r\n\r\n")
 
