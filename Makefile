@@ -27,7 +27,7 @@ MUTMUT := .venv-mutants/bin/mutmut
 MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it, or name one with make $(MAKECMDGOALS) PYTHON=/path/to/python3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check prove soak mutants audit bench peers screenshots messages fmt
+.PHONY: help run test check prove soak mutants audit bench bench-full peers screenshots messages fmt
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
@@ -65,11 +65,14 @@ audit: $(VENV)/.dev ## Look for known vulnerabilities of what is locked (needs P
 	@$(AUDIT) -r $(VENV)/known-bad.txt 2>&1 | grep -q 'CVE-\|PYSEC-\|GHSA-' || { echo "Nothing was audited: no vulnerability is known even of Django 3.2.0, so there is no data." >&2; exit 1; }
 	$(AUDIT) -r requirements/run.txt
 
-bench: $(VENV)/.dev ## Measure the relay beside an empty application in the same run
-	$(BIN)/python -m benchmarks.run
-
 peers: $(VENV)/.dev ## Install the peers that make bench-full measures beside the gateway
 	$(BIN)/python -m benchmarks.installing
+
+bench: $(VENV)/.dev ## Measure what a call costs, in three minutes, and print it
+	$(BIN)/python -m benchmarks.run
+
+bench-full: $(VENV)/.dev ## Measure everything, in 25 minutes, and write docs/performance.md with its plots
+	$(BIN)/python -m benchmarks.run --full
 
 screenshots: $(VENV)/.dev ## Photograph every page in both themes, on a phone and on a desk, into var/screenshots
 	@$(BIN)/python -m tests.pages.photograph

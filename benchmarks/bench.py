@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.configured import AMPLE, CALL_NANOS
-from benchmarks.figures import Beside, Books, Figure, Load, Sample, percentile, why_wrong
+from benchmarks.figures import (
+    SHARES,
+    Beside,
+    Books,
+    Figure,
+    Load,
+    Sample,
+    latency_figures,
+    percentile,
+    why_wrong,
+)
 from benchmarks.load import Connections, NotWhole, Said, Tally
 from benchmarks.processes import Cores, Server, busy_s, cpu_s, memory_bytes
 from benchmarks.sockets import Pages
@@ -20,8 +30,6 @@ FEW, MANY, PACE_MS = 16, 128, 5
 BUSIEST = Load(False, 64)
 GRID = (Load(False, 1), BUSIEST, Load(True, 1), Load(True, 64))
 DELAY_MS = 200
-SHARES = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
-"""Of capacity, at which latency is measured; bounds are for half of it."""
 STREAMS, STREAM_CHUNKS, STREAM_PACE_MS = 1000, 10, 400
 SOCKETS = 100
 STEADY_RATE, STEADY_S = 20, 4
@@ -97,10 +105,10 @@ class Bench:
     async def once(self, connections: Connections, want: Wanted, said: Said | None = None) -> Tally:
         """One call on each connection, the limited key's or as `said`; all on the ledger afterwards."""
         tally = await connections.once(said or self._request(want, connections.port))
-        await self._note(tally, want, connections.port)
+        await self.note(tally, want, connections.port)
         return tally
 
-    async def _note(self, tally: Tally, want: Wanted, port: int) -> float:
+    async def note(self, tally: Tally, want: Wanted, port: int) -> float:
         """Check what came back, and wait for the ledger; how many seconds."""
         if want.streamed and tally.events != tally.answered * (want.chunks + 1):
             raise NotWhole(f"{tally.answered} streams had {tally.events} events in all")
@@ -122,7 +130,7 @@ class Bench:
             workers = tested.workers()
             before, tree_before = sum(map(cpu_s, workers)), tested.tree_cpu_s()
             tally = await wires.saturate(said, seconds)
-            lag_s = await self._note(tally, want, tested.port)
+            lag_s = await self.note(tally, want, tested.port)
             used, tree_used = sum(map(cpu_s, workers)) - before, tested.tree_cpu_s() - tree_before
         return Sample(
             tally.answered,
@@ -221,7 +229,7 @@ class Bench:
         async with Connections(port, in_flight) as wires:
             await self.once(wires, want)
             tally = await wires.arrive(self._request(want, port), rate, self.seconds * 2)
-            await self._note(tally, want, port)
+            await self.note(tally, want, port)
         return tally.latencies
 
     def memory(self) -> Figure:
@@ -286,7 +294,7 @@ class Bench:
             worker = self.gateway.worker()
             before, began = cpu_s(worker), time.perf_counter()
             tally = await wires.arrive(self._request(Wanted(), wires.port), STEADY_RATE, STEADY_S)
-            await self._note(tally, Wanted(), wires.port)
+            await self.note(tally, Wanted(), wires.port)
             return (cpu_s(worker) - before) / (time.perf_counter() - began)
 
     async def idle(self) -> Figure:
@@ -319,17 +327,6 @@ class Others:
         for core, before, now in zip(where, self._before, self._used(), strict=True):
             share = max(0.0, (now - before) / seconds * 100)
             yield Figure(f"use by others of {core}, during the run", "%", (share,))
-
-
-def latency_figures(share: str, added: Sequence[tuple[float, float]], what: str) -> Iterable[Figure]:
-    """Of one share of capacity: `added` has milliseconds at p50 and p99, of each round.
-
-    Bounds are of whole answers at half of it.
-    """
-    bounds: tuple[float | None, float | None] = (1, 5) if (share, what) == ("half", "whole") else (None, None)
-    name = f"latency added at {share} load, {what}"
-    for which, values, bound in zip(("p50", "p99"), zip(*added, strict=True), bounds, strict=True):
-        yield Figure(f"{name}, {which}", "ms", values, bound)
 
 
 def of_the_busiest(whole: Beside) -> Iterable[Figure]:

@@ -13,6 +13,8 @@ CALL_NANOS: Final = (
 ) // 1_000_000
 AMPLE: Final = 10**15
 """Requests, tokens or nano-units that no run uses up."""
+MOST_TOKENS: Final = 10_000_000
+"""Of an answer: one of a megabyte has more than routes usually allow."""
 KEY, TEAM = Owner("key", 1, "bench"), Owner("team", 1, "Bench")
 PRICE: Final = Price(1, 0, Rates(INPUT_NANOS, CACHED_NANOS, OUTPUT_NANOS))
 LIMITED: Final = Caller(
@@ -38,10 +40,11 @@ SET_UP: Final = f"""
 from datetime import UTC, datetime
 from accounts.models import ApiKey, User
 from accounts.services import create_key, create_team, set_quota, set_rate_limit
-from gateway.models import Target
+from gateway.models import Route, Target
 from gateway.services import add_price
 add_price(Target.objects.get(), datetime(2020, 1, 1, tzinfo=UTC), input_nanos={INPUT_NANOS},
           cached_input_nanos={CACHED_NANOS}, output_nanos={OUTPUT_NANOS})
+Route.objects.update(max_tokens={MOST_TOKENS})
 key = ApiKey.objects.get()
 for owner in (key, key.team):
     set_rate_limit(owner, "requests", {AMPLE}, by_administrator=True)

@@ -2,8 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+SHARES = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+"""Of capacity, at which latency is measured; bounds are for half of it."""
+LATENCY = "latency added at"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -33,6 +37,24 @@ class Figure:
         if self.bound is None:
             return None
         return self.median >= self.bound if self.at_least else self.median <= self.bound
+
+
+def latency_figures(share: str, added: Sequence[tuple[float, float]], what: str) -> Iterable[Figure]:
+    """Of one share of capacity: `added` has milliseconds at p50 and p99, of each round.
+
+    Bounds are of whole answers at half of it.
+    """
+    bounds: tuple[float | None, float | None] = (1, 5) if (share, what) == ("half", "whole") else (None, None)
+    for which, values, bound in zip(("p50", "p99"), zip(*added, strict=True), bounds, strict=True):
+        yield Figure(latency_name(share, what, which), "ms", values, bound)
+
+
+def latency_name(share: str, what: str, which: str) -> str:
+    return f"{LATENCY} {share} load, {what}, {which}"
+
+
+def is_latency(figure: Figure) -> bool:
+    return figure.what.startswith(LATENCY)
 
 
 @dataclass(frozen=True, slots=True)

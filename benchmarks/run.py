@@ -1,120 +1,143 @@
-"""`make bench`: measure the gateway, and write docs/performance.md and docs/performance.json.
+"""`make bench` and `make bench-full`: measure the gateway.
 
-    python -m benchmarks.run [--rounds 3] [--seconds 1.5] [--docs docs]
+    python -m benchmarks.run [--full | --only relay,scaling] [--rounds 3] [--seconds 1.5] [--docs docs]
 
-Exit code 1, and nothing written, where an answer or the ledger is not as it should be;
-a bound that is not reached is a figure like any other.
+Quick, it prints its tables and writes nothing unless `--docs` says where to. `--full` and `--only` write
+performance.md, performance.json and plots/ there, a section as soon as it is measured: one that breaks loses
+no other. A run of some sections leaves those of earlier runs where they are.
+
+Exit code 1 where an answer or the ledger is not as it should be: of that section nothing is written.
+A bound that is not reached is a figure like any other.
 """
 
 import argparse
-import os
+import logging
 import sys
-import tempfile
 import time
 import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-import uvloop
-
-from benchmarks import books, counters, field, machine, report
-from benchmarks.bench import BUSIEST, GRID, Bench, Others, of_the_busiest, say
-from benchmarks.figures import Beside, Books, Figure, Results
+from benchmarks import field, machine, matrix, relay, report, rows, scaling, streams
+from benchmarks.bench import say
 from benchmarks.load import NotWhole
-from benchmarks.processes import CannotMeasure, Cores, Server, gateway, module, two_cores
-from benchmarks.wire import Wanted
+from benchmarks.processes import CannotMeasure, two_cores
+from benchmarks.sections import Effort, Part, Section, merged_document, merged_page, part_of
 from gateway.server import raise_file_limit
-from tests.redis import running_redis
-from tests.served import ROOT, Served
+from tests.served import ROOT
 
 METHOD = ROOT / "benchmarks" / "method.md"
+FIELD = Section("field", lambda _: field.measure(), rows.page, lambda found: {"field": rows.document(found)})
+SECTIONS = (
+    relay.SECTION,
+    matrix.SECTION,
+    streams.SECTION,
+    scaling.SECTION,
+    # Other gateways, each beside this one in the same run, are a section here.
+    FIELD,
+)
+"""In the order of the page."""
+MACHINE = "machine"
+"""The page's last part, of the newest run."""
+ORDER = (*(each.name for each in SECTIONS), MACHINE)
+QUICK, FULL = (2, 1.0), (3, 1.5)
+"""Rounds, and seconds of each."""
+
+log = logging.getLogger("bench")
 
 
 def main() -> None:
-    """Raises SystemExit with a sentence where nothing valid was measured."""
+    """Raises SystemExit where a section was not measured."""
     asked = _arguments()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    facts = machine.facts(project["version"])
+    logging.basicConfig()
     raise_file_limit()
     try:
-        say("the field report: about a minute")
-        report_of_the_field = field.measure()
-        results = _measure(two_cores(), asked.rounds, asked.seconds)
-    except (CannotMeasure, NotWhole) as why:
+        cores = two_cores()
+    except CannotMeasure as why:
         sys.exit(f"bench: {why}")
-    text = report.page(METHOD.read_text(), results, report_of_the_field, facts)
-    asked.docs.mkdir(parents=True, exist_ok=True)
-    (asked.docs / "performance.md").write_text(text)
-    (asked.docs / "performance.json").write_text(report.document(results, report_of_the_field, facts))
-    print(text)
+    effort = Effort(cores, asked.rounds, asked.seconds, quick=asked.quick)
+    facts = machine.facts(_version())
+    measured = [_run(each, effort, facts, asked.docs) for each in asked.sections]
+    if not all(measured):
+        sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description="Measure the gateway.")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each figure")
-    parser.add_argument(
-        "--seconds", type=float, default=1.5, help="length of a round; some take twice as long"
-    )
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where the report goes")
-    return parser.parse_args()
+    parser.add_argument("--full", action="store_true", help="every section, into the docs")
+    parser.add_argument("--only", type=_named, help="these sections, comma-separated, into the docs")
+    parser.add_argument("--rounds", type=int, help="rounds of each figure")
+    parser.add_argument("--seconds", type=float, help="length of a round; some take twice as long")
+    parser.add_argument("--docs", type=Path, help="where the report goes")
+    asked = parser.parse_args()
+    asked.quick = not (asked.full or asked.only)
+    asked.sections = asked.only or [each for each in SECTIONS if asked.full or each.quick]
+    rounds, seconds = QUICK if asked.quick else FULL
+    asked.rounds, asked.seconds = asked.rounds or rounds, asked.seconds or seconds
+    asked.docs = asked.docs or (None if asked.quick else ROOT / "docs")
+    return asked
 
 
-def _measure(cores: Cores, rounds: int, seconds: float) -> Results:
+def _named(names: str) -> list[Section]:
+    """Raises argparse.ArgumentTypeError."""
+    known = {each.name: each for each in SECTIONS}
+    if unknown := [name for name in names.split(",") if name not in known]:
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    return [known[name] for name in names.split(",")]
+
+
+def _version() -> str:
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
+def _run(section: Section, effort: Effort, facts: Mapping[str, str], docs: Path | None) -> bool:
+    """Measure, print and write one section; whether that went well. The others go on if it did not."""
+    say(f"section {section.name}")
     began = time.perf_counter()
-    say("admission and settlement by themselves")
-    counted = counters.measure(cores, rounds)
-    say("the ledger's writer by itself")
-    written = books.measure(cores, rounds)
-    os.sched_setaffinity(0, {cores.other})
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        module("benchmarks.upstream", cores.other) as upstream,
-        module("benchmarks.empty_app", cores.tested) as empty,
-    ):
-
-        def bench(served: Served) -> Bench:
-            assert served.process is not None
-            ours = Server(served.port, served.process.pid, served.api_key)
-            return Bench(served, ours, empty, upstream, cores, rounds, seconds)
-
-        with gateway(Path(folder) / "alone", upstream.port, cores.tested) as (served, unlimited):
-            figures, grid, ledger = uvloop.run(_all(bench(served), unlimited))
-        with (
-            running_redis() as redis,
-            gateway(Path(folder) / "shared", upstream.port, cores.tested, redis.url) as (served, _),
-        ):
-            shared = uvloop.run(_shared(bench(served)))
-    return Results((*figures, *counted, *written, shared), grid, ledger, time.perf_counter() - began)
+    try:
+        found = section.measure(effort)
+    except (CannotMeasure, NotWhole) as why:
+        say(f"bench: {section.name}: {why}")
+        return False
+    except Exception:  # the run's outermost edge: what other sections measured must not be lost with this one
+        log.exception("the section %s broke", section.name)
+        return False
+    part = part_of(section, found, _stamp(effort, facts, time.perf_counter() - began))
+    print(part.page, flush=True)
+    if docs is not None:
+        _write(docs, section.name, part, facts)
+    return True
 
 
-async def _all(bench: Bench, unlimited: str) -> tuple[tuple[Figure, ...], tuple[Beside, ...], Books]:
-    """Every measurement. Memory comes first, while the process is fresh but for its warm-up."""
-    others = Others(bench)
-    await _warm(bench)
-    memory = bench.memory()
-    streams = await bench.streams()
-    idle = await bench.idle()
-    grid = [await bench.beside(load) for load in GRID]
-    cpu, rate, share = of_the_busiest(grid[GRID.index(BUSIEST)])
-    without = await bench.limits(unlimited)
-    chunk, alone = await bench.chunk()
-    p50, p99 = await bench.latency(rate.median)
-    sockets = await bench.sockets()
-    figures = (cpu, rate, chunk, p50, p99, streams, sockets, *without, memory, share, alone, idle)
-    return (*figures, *others.figures()), tuple(grid), bench.close_books()
+def _stamp(effort: Effort, facts: Mapping[str, str], seconds: float) -> dict[str, str | float]:
+    return {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}",
+        "Penstock": facts["Penstock"],
+        "seconds": round(seconds),
+        "rounds": effort.rounds,
+        "seconds of a round": effort.seconds,
+        "quick": "yes" if effort.quick else "no",
+        "load before the run": facts["load before the run"],
+    }
 
 
-async def _shared(bench: Bench) -> Figure:
-    await _warm(bench)
-    found = await bench.shared()
-    bench.close_books()
-    return found
+def _write(docs: Path, name: str, part: Part, facts: Mapping[str, str]) -> None:
+    """Put a section in its place. What is there of other sections stays."""
+    plots = docs / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    for file_name, text in part.plots.items():
+        (plots / file_name).write_text(text)
+    page, document = docs / "performance.md", docs / "performance.json"
+    parts = {name: part.page, MACHINE: report.machine_page(facts)}
+    documents = {name: part.document, MACHINE: dict(facts)}
+    page.write_text(merged_page(_text(page), METHOD.read_text(), parts, ORDER))
+    document.write_text(merged_document(_text(document), documents, ORDER))
 
 
-async def _warm(bench: Bench) -> None:
-    await bench.check_limits()
-    await bench.sample(bench.gateway, Wanted(), 64, bench.seconds)
-    await bench.sample(bench.gateway, Wanted(streamed=True, chunks=32), 64, bench.seconds)
-    say("warm")
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 if __name__ == "__main__":
