@@ -28,6 +28,8 @@ from tests.redis import running_redis
 KB = 1024
 SIZES = (32 * KB, KB * KB)
 MANY = 64
+LARGE_LASTS = 2
+"""Times as long a round has where a megabyte is carried, because there are few calls in a second."""
 SQLITE, SHARED, TWO = "SQLite, 1 worker", "PostgreSQL and Redis, 1 worker", "PostgreSQL and Redis, 2 workers"
 
 
@@ -139,7 +141,8 @@ async def _measured(bench: Bench, cells: Iterator[Cell] | Any, servers: tuple[Se
 async def _once(bench: Bench, cell: Cell) -> Sample:
     ours = bench.gateway
     said = request(cell.want, ours.port, ours.api_key, prompt_bytes=cell.prompt_bytes)
-    return await bench.sample(ours, cell.want, cell.connections, bench.seconds, said)
+    lasts_s = bench.seconds * (LARGE_LASTS if max(cell.prompt_bytes, cell.answer_bytes) >= KB * KB else 1)
+    return await bench.sample(ours, cell.want, cell.connections, lasts_s, said)
 
 
 async def _beside(

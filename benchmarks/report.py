@@ -152,7 +152,9 @@ def _books(results: Results) -> str:
 
 
 def ends(values: Sequence[float]) -> str:
-    """The median, the lowest and the highest."""
+    """The median, the lowest and the highest; a single value alone."""
+    if len(values) == 1:
+        return number(values[0])
     return f"{number(median(values))} ({number(min(values))} to {number(max(values))})"
 
 

@@ -10,8 +10,8 @@ MODEL_NAME = "gpt-4o-mini"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 ASKED = re.compile(rb'"bench": ?"(\d+)/(\d+)/(\d+)/(\d+)"')
 USAGE = {"prompt_tokens": 128, "completion_tokens": 64, "total_tokens": 192}
-BYTES_A_TOKEN = 4
-"""Fewer than prose has: an answer must not be longer than its request says, or a hard quota ends it."""
+MAX_TOKENS = 256
+"""And as many more as an answer has bytes: a hard quota has answers counted that come near their bound."""
 TEXT = (
     "A penstock is the gated pipe that leads water from the reservoir to the turbine. "
     "It holds the pressure, it can be metered, and it can be shut when something is wrong. "
@@ -61,7 +61,7 @@ def request(
                 "content": "What is a penstock, and what is it for? " + TEXT + text_of(prompt_bytes),
             },
         ],
-        "max_tokens": 256 + want.answer_bytes // BYTES_A_TOKEN,
+        "max_tokens": MAX_TOKENS + want.answer_bytes,
         "temperature": 0.7,
         "metadata": {"bench": f"{want.chunks}/{want.delay_ms}/{want.pace_ms}/{want.answer_bytes}"},
     }
