@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import count as counting
 from itertools import islice, product
 from typing import Any, Final
 
@@ -40,10 +41,11 @@ def multiply(pattern: Model, count: int, **changed: str) -> None:
     key = pattern._meta.pk.column  # type: ignore[union-attr]
     columns = [str(each.column) for each in pattern._meta.concrete_fields]
     kept = [each for each in columns if each != key or key in changed]
-    values = ", ".join(changed.get(each, f"t.{each}") for each in kept)
+    quoted = connection.ops.quote_name
+    values = ", ".join(changed.get(each, f"t.{quoted(each)}") for each in kept)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {table} ({', '.join(kept)}) "
+            f"INSERT INTO {table} ({', '.join(map(quoted, kept))}) "
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s) "
             f"SELECT {values} FROM n, {table} t WHERE t.{key} = %s",
             [count, pattern._meta.pk.get_db_prep_value(pattern.pk, connection)],  # type: ignore[union-attr]
@@ -146,8 +148,9 @@ def _limits() -> Iterator[tuple[type[Model], str, dict[str, Any]]]:
         yield RateLimit, owner, {"kind": kind, "model_name": model_name}
     for period, kind, owner in product(("month", "day"), quota_kinds, ("key", "team")):
         yield Quota, owner, {"kind": kind, "period": period, "hard": True}
-    for number, kind, owner in product(range(AMPLE), rate_kinds, ("key", "team")):
-        yield RateLimit, owner, {"kind": kind, "model_name": f"another-{number}"}
+    for number in counting():
+        for kind, owner in product(rate_kinds, ("key", "team")):
+            yield RateLimit, owner, {"kind": kind, "model_name": f"another-{number}"}
 
 
 def entries(count: int) -> None:
