@@ -20,24 +20,57 @@ class Axis:
     what: str
     counts: tuple[int, ...]
     why: str
-    """Where the line rises: what of it grows, and why it does. One sentence."""
+    """Where the line rises: what of it grows, and why it does."""
     cost: str = CPU
+    also: str = ""
+    """What else grows, and why, in a sentence."""
 
 
 GROWN = (
-    Axis("keys", "API keys", (10, 1000, 100_000, 1_000_000), "WHY_KEYS"),
-    Axis("routes", "routes", (1, 100, 1000, 10_000), "WHY_ROUTES"),
-    Axis("teams", "teams", (1, 100, 10_000), "WHY_TEAMS"),
-    Axis("entries", "calls on the ledger", (0, 100_000, 1_000_000), "WHY_ENTRIES"),
+    Axis(
+        "keys",
+        "API keys",
+        (10, 1000, 100_000, 1_000_000),
+        "No step of a call goes through all keys: a known one is in a dictionary, a new one has an index.\n"
+        "But calls of ten keys share ten sets of counters, and those of more have 64.",
+    ),
+    Axis(
+        "routes",
+        "routes",
+        (1, 100, 1000, 10_000),
+        "A call finds its route in a dictionary.\n"
+        "But the 64 that are called have a target each, and so a gate, a breaker and a pool each.",
+        also="Start and memory grow with routes, because the catalog is read whole: at the start, and again "
+        "after every change.",
+    ),
+    Axis(
+        "teams",
+        "teams",
+        (1, 100, 10_000),
+        "Each of the 64 teams that are called has counters and live figures of its own, and every batch of "
+        "the ledger marks the minute of each.",
+    ),
+    Axis(
+        "entries",
+        "calls on the ledger",
+        (0, 100_000, 1_000_000),
+        "A call reads nothing of the ledger, but its writer inserts into larger indexes.",
+    ),
 )
 """A gateway for each number; the name is that of the function in `bulk.py` that fills it."""
-LIMITS = Axis("limits", "limits of a key and its team", (0, 1, 4, 16, 64), "WHY_LIMITS")
+LIMITS = Axis(
+    "limits",
+    "limits of a key and its team",
+    (0, 1, 4, 16, 64),
+    "Each limit that a call meets is asked at admission, corrected at its end, and kept in the entry.\n"
+    "24 are met at most; the others are of other routes, and only have to be passed over.",
+)
 PAGES = Axis(
     "pages",
     "open live pages",
     (0, 10, 100, 300),
-    "WHY_PAGES",
-    f"share of a core, %, at {STEADY_RATE} calls/s",
+    "Every page is sent a frame each second.",
+    f"share of a core at {STEADY_RATE} calls/s, %",
 )
 AXES = (*GROWN[:3], LIMITS, PAGES, GROWN[3])
 """In the order of the page."""
@@ -87,7 +120,7 @@ def _axis_page(axis: Axis, points: Sequence[Point]) -> str:
             f"### By {axis.what}\n",
             f"![{axis.cost} by {axis.what}](plots/scaling_{axis.name}.svg)\n",
             table(head, [_row(each, has_more=has_more) for each in points]),
-            f"{verdict(axis, points)}\n",
+            *(f"{each}\n" for each in (verdict(axis, points), axis.also) if each),
         )
     )
 
@@ -113,7 +146,7 @@ def verdict(axis: Axis, points: Sequence[Point]) -> str:
     if min(dearest.cost) <= max(first):
         return f"Flat as far as rounds tell: those at {dearest.count:,}, the dearest, overlap with the first."
     times = median(dearest.cost) / median(first)
-    return f"At {dearest.count:,} it is {times:.2f} times what it is at {points[0].count:,}. {axis.why}"
+    return f"At {dearest.count:,} it is {times:.2f} times what it is at {points[0].count:,}.\n{axis.why}"
 
 
 def document(found: Scaling) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Growth as a page, as JSON and as plots."""
 
+import re
+
 import pytest
 
 from benchmarks.growth import AXES, GROWN, LIMITS, PAGES, Point, document, page, plots, verdict
@@ -26,7 +28,7 @@ def test_a_line_is_flat_while_its_dearest_point_overlaps_with_its_first():
 def test_of_a_line_that_rises_the_reason_is_told():
     points = [grown(10, 200, 200, 210), grown(1000, 300, 305, 400)]
 
-    assert verdict(KEYS, points) == f"At 1,000 it is 1.52 times what it is at 10. {KEYS.why}"
+    assert verdict(KEYS, points) == f"At 1,000 it is 1.52 times what it is at 10.\n{KEYS.why}"
 
 
 def test_a_line_that_falls_is_no_dearer_than_it_began():
@@ -61,3 +63,13 @@ def test_the_document_has_every_round():
         "start_s": 4.0,
         "memory_mb": 180.0,
     }
+
+
+def test_a_page_has_one_sentence_a_line():
+    risen = {
+        name: [Point(each.count, [1.0 + each.count]) for each in points] for name, points in FOUND.items()
+    }
+    prose = [each for each in page(risen).splitlines() if not each.startswith(("|", "#"))]
+
+    assert any(LIMITS.why.splitlines()[1] in each for each in prose)
+    assert [each for each in prose if re.search(r"[a-z0-9`)]\. [A-Z]", each)] == []
