@@ -55,6 +55,8 @@ class Panel:
     """Labels, with their units."""
     lines: Sequence[Line] = ()
     bars: Mapping[str, Sequence[float]] | None = None
+    even: bool = False
+    """The x axis is no logarithm."""
 
 
 def svg(*panels: Panel) -> str:
@@ -73,7 +75,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.bars is not None:
         _bars(axes, panel.bars)
     else:
-        _lines(axes, panel.lines)
+        _lines(axes, panel.lines, even=panel.even)
     axes.set_title(panel.title, fontsize=10)
     axes.set_xlabel(panel.x)
     axes.set_ylabel(panel.y)
@@ -87,22 +89,22 @@ def _below_zero(panel: Panel) -> bool:
     return any(value < 0 for each in rounds for value in each)
 
 
-def _lines(axes: Axes, lines: Sequence[Line]) -> None:
+def _lines(axes: Axes, lines: Sequence[Line], *, even: bool) -> None:
     for line, colour, marker in zip(lines, COLOURS, MARKERS, strict=False):
         places = sorted(line.points)
         middles, spread = _spread([line.points[place] for place in places])
         axes.errorbar(
             places, middles, spread, label=line.name, color=colour, marker=marker, markersize=4, capsize=2.5
         )
-    _scale(axes, sorted({place for line in lines for place in line.points}))
+    _scale(axes, sorted({place for line in lines for place in line.points}), even=even)
     if any(line.name for line in lines):
         axes.legend(frameon=False)
 
 
-def _scale(axes: Axes, places: Sequence[float]) -> None:
-    """Logarithmic, with nought at its beginning where there is one; a tick at each place and nowhere else."""
+def _scale(axes: Axes, places: Sequence[float], *, even: bool) -> None:
+    """A tick at each place and nowhere else. Logarithms begin with nought where there is one."""
     least = min((place for place in places if place > 0), default=1)
-    if len(places) > 1:
+    if len(places) > 1 and not even:
         axes.set_xscale("symlog", linthresh=least, linscale=0.5)
     axes.set_xticks(places, [short(place) for place in places])
     axes.xaxis.set_minor_locator(NullLocator())

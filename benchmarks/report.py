@@ -77,7 +77,7 @@ def plots(results: Results) -> dict[str, str]:
     return {
         "latency.svg": svg(
             *(
-                Panel(f"Latency added, {which}", "share of capacity, %", "ms", lines)
+                Panel(f"Latency added, {which}", "share of capacity, %", "time added, ms", lines, even=True)
                 for which in ("p50", "p99")
                 if (lines := _latency_lines(results, which))
             )

@@ -78,3 +78,16 @@ def test_what_is_below_nought_is_drawn():
 )
 def test_large_numbers_are_short(number, said):
     assert short(number) == said
+
+
+def test_places_may_be_even():
+    points = {25: (1.0,), 50: (2.0,), 75: (3.0,)}
+    even, uneven = (svg(Panel("", "x", "y", [Line("", points)], even=each)) for each in (True, False))
+
+    def gaps(drawn):
+        ticks = ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")
+        places = [float(each.get("x")) for each in ticks if each.text in ("25", "50", "75")]
+        return places[1] - places[0], places[2] - places[1]
+
+    assert gaps(even)[0] == pytest.approx(gaps(even)[1], abs=0.01)
+    assert gaps(uneven)[0] > gaps(uneven)[1] * 1.1
