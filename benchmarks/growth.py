@@ -47,8 +47,8 @@ GROWN = (
         "teams",
         "teams",
         (1, 100, 10_000),
-        "Each of the 64 teams that are called has counters and live figures of its own, and every batch of "
-        "the ledger marks the minute of each.",
+        "Each of the 64 teams that are called has counters and a live frame a second of its own, and every "
+        "batch of the ledger marks the minute of each.",
     ),
     Axis(
         "entries",
@@ -69,7 +69,7 @@ PAGES = Axis(
     "pages",
     "open live pages",
     (0, 10, 100, 300),
-    "Every page is sent a frame each second.",
+    "A frame is made once a second for all pages of a team, and sent to each of them by itself.",
     f"share of a core at {STEADY_RATE} calls/s, %",
 )
 AXES = (*GROWN[:3], LIMITS, PAGES, GROWN[3])
