@@ -18,7 +18,10 @@ class Pages:
     def __init__(self, origin: str) -> None:
         self.origin = origin
         self.frames: list[int] = []
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # else the 101st page would wait for another's end
+            cookie_jar=aiohttp.CookieJar(unsafe=True),
+        )
 
     async def sign_in(self, email: str, password: str) -> None:
         """Raises NotWhole where the form does not let us in."""

@@ -77,6 +77,14 @@ async def test_large_requests_and_answers_arrive_whole(upstream):
     assert tally.answered == len(tally.latencies) >= 2
 
 
+async def test_a_short_request_may_follow_a_long_one(upstream):
+    async with Connections(upstream, 1) as wires, asyncio.timeout(10):
+        await wires.once(request(Wanted(), upstream, "key", prompt_bytes=1 << 16))
+        tally = await wires.once(request(Wanted(), upstream, "key"))
+
+    assert tally.answered == 1
+
+
 async def test_each_connection_keeps_the_request_that_it_was_dealt():
     heard = []
 

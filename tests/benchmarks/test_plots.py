@@ -34,7 +34,9 @@ def test_nothing_in_it_says_when_or_by_what_it_was_drawn():
 
 
 def test_it_is_white_behind():
-    assert "fill: #ffffff" in svg(PANEL)
+    behind = svg(PANEL).partition('<g id="patch_1">')[2].partition("</g>")[0]
+
+    assert "fill: #ffffff" in behind
 
 
 def test_nought_has_its_place_before_the_logarithms():
