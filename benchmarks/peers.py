@@ -1,17 +1,15 @@
 """Measure other gateways and proxies beside ours, in the same run and in turns.
 
-    python -m benchmarks.peers [--rounds 3] [--seconds 1.5]
+    python -m benchmarks.run --only peers
 
 A peer that is not installed, does not start, or does not answer as it should is reported as such;
 the run goes on. An answer of the gateway that is not whole ends it.
 """
 
-import argparse
 import contextlib
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,9 +25,10 @@ from benchmarks.bench import CHUNKS, DELAY_MS, Bench, say
 from benchmarks.figures import Load, Sample, percentile
 from benchmarks.load import Connections, NotWhole, Tally
 from benchmarks.peering import Against, Latency, Peers, Standing
-from benchmarks.processes import CannotMeasure, Server, gateway, module, on_core, two_cores
+from benchmarks.processes import Server, gateway, module, on_core
+from benchmarks.relay import bench_of, warm
+from benchmarks.sections import Effort, Section
 from benchmarks.wire import Wanted, request
-from gateway.server import raise_file_limit
 from tests.served import free_port
 
 START_S: Final = 60.0
@@ -239,42 +238,27 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def main() -> None:
-    """Raises SystemExit with a sentence where nothing valid was measured."""
-    parser = argparse.ArgumentParser(prog="benchmarks.peers", description="Measure peers beside the gateway.")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each figure")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a round")
-    asked = parser.parse_args()
-    raise_file_limit()
-    try:
-        print(peering.page(_alone(asked.rounds, asked.seconds)))
-    except (CannotMeasure, NotWhole) as why:
-        sys.exit(f"peers: {why}")
+def run(effort: Effort) -> Peers:
+    """The peers and a gateway of their own; a quick run has room for one round of whole answers.
 
-
-def _alone(rounds: int, seconds: float) -> Peers:
-    """The peers and a gateway of their own."""
-    cores = two_cores()
-    os.sched_setaffinity(0, {cores.other})
+    Raises CannotMeasure, NotWhole.
+    """
+    cores = effort.cores
     with (
         tempfile.TemporaryDirectory() as folder,
+        on_core(cores.other),
         module("benchmarks.upstream", cores.other) as upstream,
         gateway(Path(folder), upstream.port, cores.tested) as (served, _),
     ):
-        assert served.process is not None
-        ours = Server(served.port, served.process.pid, served.api_key)
-        return uvloop.run(_warm_and_measure(Bench(served, ours, ours, upstream, cores, rounds, seconds)))
+        return uvloop.run(_all(bench_of(served, upstream, upstream, effort), quick=effort.quick))
 
 
-async def _warm_and_measure(bench: Bench) -> Peers:
-    await bench.check_limits()
-    for load in peering.LOADS:
-        want = Wanted(streamed=load.streamed, chunks=CHUNKS if load.streamed else 0)
-        await bench.sample(bench.gateway, want, load.connections, bench.seconds)
-    found = await measure(bench)
+async def _all(bench: Bench, *, quick: bool) -> Peers:
+    await warm(bench)
+    loads = (peering.WHOLE,) if quick else peering.LOADS
+    found = await measure(bench, loads, rounds=1 if quick else None, latency=not quick)
     bench.close_books()
     return found
 
 
-if __name__ == "__main__":
-    main()
+SECTION = Section("peers", run, peering.page, peering.document, quick=True)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import field, machine, matrix, relay, report, rows, scaling, streams
+from benchmarks import field, machine, matrix, peers, relay, report, rows, scaling, streams
 from benchmarks.bench import say
 from benchmarks.load import NotWhole
 from benchmarks.processes import CannotMeasure, two_cores
@@ -34,7 +34,7 @@ SECTIONS = (
     matrix.SECTION,
     streams.SECTION,
     scaling.SECTION,
-    # Other gateways, each beside this one in the same run, are a section here.
+    peers.SECTION,
     FIELD,
 )
 """In the order of the page."""

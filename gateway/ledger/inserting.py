@@ -63,7 +63,7 @@ def _together(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 def _insert_of(table: Table, count: int) -> str:
     places = f"({', '.join('?' * len(table.columns))})"
     into = f"INSERT INTO {table.name} ({', '.join(table.columns)})"
-    return f"{into} VALUES {', '.join([places] * count)} ON CONFLICT DO NOTHING"  # noqa: S608
+    return f"{into} VALUES {', '.join([places] * count)} ON CONFLICT DO NOTHING"
 
 
 def _copy_new(cursor: CursorWrapper, table: Table, rows: Sequence[Row]) -> None:

@@ -43,7 +43,7 @@ def asked(monkeypatch):
 def test_a_quick_run_has_the_quick_sections_and_writes_nothing(asked):
     found = asked()
 
-    assert [each.name for each in found.sections] == ["relay"]
+    assert [each.name for each in found.sections] == ["relay", "peers"]
     assert (found.quick, found.docs) == (True, None)
 
 
