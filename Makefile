@@ -31,7 +31,7 @@ MESSAGE = Penstock needs Python 3.11 or newer, and $(PYTHON) is not: install it,
 
 help: ## Show what can be made
 	@echo "Penstock. Make one of:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Run the gateway on http://localhost:8000 (HOST, PORT and VAR_DIR change that)
 	@exec $(BIN)/python manage.py up

@@ -29,7 +29,7 @@ def links(page: Path) -> Iterator[Path]:
 def made() -> set[str]:
     """What `make help` says can be made."""
     text = subprocess.run(["make", "help"], cwd=BASE_DIR, capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"^  ([a-z]+) ", text, re.MULTILINE))
+    return set(re.findall(r"^  ([a-z-]+) ", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
@@ -48,7 +48,7 @@ def test_the_pages_name_only_what_can_be_made():
     named = {
         target
         for page in PAGES
-        for target in re.findall(r"(?:^|`)(?:[A-Z_]+=\S* )?make ([a-z]+)", page.read_text(), re.MULTILINE)
+        for target in re.findall(r"(?:^|`)(?:[A-Z_]+=\S* )?make ([a-z-]+)", page.read_text(), re.MULTILINE)
     }
 
     assert named
