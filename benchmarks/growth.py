@@ -143,6 +143,8 @@ def _row(point: Point, *, has_more: bool) -> tuple[str, ...]:
 def verdict(axis: Axis, points: Sequence[Point]) -> str:
     """Whether the line is flat: its dearest point overlaps with its first. Else the reason."""
     first, dearest = points[0].cost, max(points, key=lambda each: median(each.cost))
+    if len(first) == 1:
+        return "One round cannot tell whether it is flat."
     if min(dearest.cost) <= max(first):
         return f"Flat as far as rounds tell: those at {dearest.count:,}, the dearest, overlap with the first."
     times = median(dearest.cost) / median(first)

@@ -32,7 +32,11 @@ def test_of_a_line_that_rises_the_reason_is_told():
 
 
 def test_a_line_that_falls_is_no_dearer_than_it_began():
-    assert verdict(KEYS, [grown(10, 300), grown(1000, 200)]).startswith("Flat")
+    assert verdict(KEYS, [grown(10, 300, 310), grown(1000, 200, 210)]).startswith("Flat")
+
+
+def test_one_round_tells_nothing():
+    assert verdict(KEYS, [grown(10, 200), grown(1000, 300)]).startswith("One round cannot tell")
 
 
 @pytest.mark.parametrize("axis", AXES, ids=[each.name for each in AXES])
@@ -67,7 +71,7 @@ def test_the_document_has_every_round():
 
 def test_a_page_has_one_sentence_a_line():
     risen = {
-        name: [Point(each.count, [1.0 + each.count]) for each in points] for name, points in FOUND.items()
+        name: [Point(each.count, [1.0 + each.count] * 2) for each in points] for name, points in FOUND.items()
     }
     prose = [each for each in page(risen).splitlines() if not each.startswith(("|", "#"))]
 
