@@ -77,7 +77,7 @@ class Segment:
         start, size = self.end, len(payload)
         body = start + 8
         self._map[body : body + size] = payload
-        self._map[start:body] = HEAD.pack(size, zlib.crc32(payload))
+        HEAD.pack_into(self._map, start, size, zlib.crc32(payload))
         self.end = body + size
 
     def read(self, start: int, end: int) -> Iterator[Record]:
