@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import field, machine, matrix, peers, relay, report, rows, scaling, streams
+from benchmarks import field, machine, matrix, peers, profile, relay, report, rows, scaling, streams
 from benchmarks.bench import say
 from benchmarks.load import NotWhole
 from benchmarks.processes import CannotMeasure, two_cores
@@ -31,6 +31,7 @@ METHOD = ROOT / "benchmarks" / "method.md"
 FIELD = Section("field", lambda _: field.measure(), rows.page, lambda found: {"field": rows.document(found)})
 SECTIONS = (
     relay.SECTION,
+    profile.SECTION,
     matrix.SECTION,
     streams.SECTION,
     scaling.SECTION,
