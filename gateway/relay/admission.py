@@ -87,7 +87,7 @@ class Weighed(Struct, frozen=True):
 
 def weigh(plan: Plan, step: Step) -> Weighed:
     """The worst case of an attempt at one target."""
-    usage = bounds.worst(step.fields, plan.max_tokens, step.target, plan.media)
+    usage = bounds.worst(step.fields, plan.max_tokens, step.target, step.media)
     return Weighed(step, usage, bounds.worst_cost_nanos(usage, step.price))
 
 

@@ -26,6 +26,8 @@ class Step(Struct, frozen=True):
     """Messages that were left out, the oldest first."""
     dropped: tuple[str, ...] = ()
     """Parameters that were left out, because the target does not take them."""
+    media: bounds.Media = bounds.NO_MEDIA
+    """Of the messages that are sent; counted only under a hard quota."""
 
 
 class Plan(Struct, frozen=True):
@@ -35,8 +37,6 @@ class Plan(Struct, frozen=True):
     steps: tuple[Step, ...]
     max_tokens: int
     """Output tokens over all choices: the bound that goes up, or what is probable where there is none."""
-    media: bounds.Media = bounds.NO_MEDIA
-    """Counted only under a hard quota."""
     asked: str = ""
     """The route that was asked for, where the messages were too long for it and `route` is the one
     that it names for that."""
@@ -122,11 +122,11 @@ def _plan(route: Route, call: Call, caller: Caller, now_us: int, draw: Draw, ask
     counts = Counts()  # targets with the same vocabulary share them
     fitting = [each for each in steps if _fits(each, sizes, counts)]
     chosen = tuple(fitting or _shortened(route, steps, counts))
-    return Plan(route, chosen, sizes.max_tokens, sizes.media, asked) if chosen else None
+    return Plan(route, chosen, sizes.max_tokens, asked) if chosen else None
 
 
 def _priced(route: Route, sizes: _Sizes, now_us: int) -> list[Step]:
-    steps = [Step(each, each.price_at(now_us), sizes.fields) for each in route.targets]
+    steps = [Step(each, each.price_at(now_us), sizes.fields, media=sizes.media) for each in route.targets]
     if sizes.priced:
         steps = [each for each in steps if each.price is not None]
     if not steps:
@@ -189,7 +189,7 @@ def _adjusted(steps: list[Step], call: Call) -> list[Step]:
         except parameters.ParameterNotTaken as why:
             refusal = refusal or ParameterRefused(why.param, call.model_name, str(why))
         else:
-            found.append(Step(step.target, step.price, made.fields, dropped=made.dropped))
+            found.append(Step(step.target, step.price, made.fields, dropped=made.dropped, media=step.media))
     if not found and refusal is not None:
         raise refusal
     return found
@@ -224,12 +224,18 @@ def _shortened(route: Route, steps: list[Step], counts: Counts) -> list[Step]:
 
 
 def with_messages(step: Step, messages: Raw, dropped: int) -> Step:
-    """The step with fewer messages; `dropped` more than were left out before."""
+    """The step with fewer messages; `dropped` more than were left out before.
+
+    An image that is left out counts no more, or its bytes would be taken off what is left.
+    """
     fields = {**step.fields, "messages": messages}
-    return Step(step.target, step.price, fields, step.trimmed + dropped, step.dropped)
+    media = bounds.media_of(fields) if step.media.count else step.media
+    return Step(step.target, step.price, fields, step.trimmed + dropped, step.dropped, media)
 
 
 def repriced(step: Step, now_us: int) -> Step:
     """The step at the price that is in force now: waits and earlier attempts may have taken a while."""
     price = step.target.price_at(now_us)
-    return step if price is step.price else Step(step.target, price, step.fields, step.trimmed, step.dropped)
+    if price is step.price:
+        return step
+    return Step(step.target, price, step.fields, step.trimmed, step.dropped, step.media)

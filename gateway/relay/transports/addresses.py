@@ -1,7 +1,10 @@
 """Which addresses a provider may live on, checked when a name is resolved and before a connection is made."""
 
+import asyncio
 import ipaddress
 import socket
+import time
+from collections.abc import Callable
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -45,20 +48,53 @@ def _inner(ip: Address) -> Address:
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else ip)
 
 
-class CheckedResolver(AbstractResolver):
-    """Resolves in a thread, then checks every address that came back."""
+KEPT_S = 10.0
+"""A name's addresses are used for so long before they are looked up again."""
+Lookup = tuple[str, int, socket.AddressFamily]
 
-    def __init__(self, *, allow_private: bool) -> None:
-        self._inner = ThreadedResolver()
-        self._allow_private = allow_private
+
+class CheckedResolver(AbstractResolver):
+    """Resolves in a thread, then checks every address that came back.
+
+    Calls that want the same name at once share one look-up: threads are few, and one that waits for a slow
+    name server is not there for other names.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool,
+        names: AbstractResolver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inner = names or ThreadedResolver()
+        self._allow_private, self._clock = allow_private, clock
+        self._looking: dict[Lookup, asyncio.Task[list[ResolveResult]]] = {}
+        self._kept: dict[Lookup, tuple[float, list[ResolveResult]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
+        found = await self._found((host, port, family))
         for each in found:
             check(host, each["host"], allow_private=self._allow_private)
         return found
+
+    async def _found(self, wanted: Lookup) -> list[ResolveResult]:
+        """Kept, or looked up with whoever else wants it; who leaves takes nothing from the others."""
+        kept_at, found = self._kept.get(wanted, (-KEPT_S, []))
+        if found and self._clock() - kept_at < KEPT_S:
+            return found
+        task = self._looking.get(wanted)
+        if task is None:
+            task = self._looking[wanted] = asyncio.ensure_future(self._inner.resolve(*wanted))
+            task.add_done_callback(lambda done: self._looked_up(wanted, done))
+        return await asyncio.shield(task)
+
+    def _looked_up(self, wanted: Lookup, done: "asyncio.Task[list[ResolveResult]]") -> None:
+        del self._looking[wanted]
+        if not done.cancelled() and done.exception() is None:  # those who waited have the failure
+            self._kept[wanted] = self._clock(), done.result()
 
     async def close(self) -> None:
         await self._inner.close()

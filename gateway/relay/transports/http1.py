@@ -25,7 +25,7 @@ from gateway.relay.transports.request import endpoint, headers_to
 
 RESTED_S = 1.0
 """A connection counts as idle after this: under load, a turn of the loop frees many and takes them again."""
-_NOT_IN_A_HEADER = re.compile(r"[\r\n\0]")
+_NOT_IN_A_HEADER = re.compile(r"[\r\n\0\ud800-\udfff]")
 
 
 class Http1Transport(PooledTransport):
@@ -135,20 +135,19 @@ class Http1Answer:
         self.retry_after, self.retry_after_ms = head.retry_after, head.retry_after_ms
 
     async def whole(self, limit: int) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+        self._incoming.most_unread = limit  # what has come is taken before that, or is too large
+        body = bytearray()
         try:
             while chunk := self.ready() or await self.next():
-                size += len(chunk)
-                if size > limit:
-                    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
-                    large.came = size
-                    raise large
-                parts.append(chunk)
+                if not body and self._incoming.over and not self._incoming.parts and len(chunk) <= limit:
+                    return chunk
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit, len(body))
         except Broken as why:
-            why.after_bytes, why.came = size > 0, size
+            why.after_bytes, why.came = len(body) > 0, len(body)
             raise
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return bytes(body)
 
     def chunks(self) -> AsyncIterator[bytes]:
         return _Chunks(self)
@@ -210,7 +209,7 @@ class _Kept:
     def take(self) -> Wire | None:
         while self._wires:
             newest = self._wires.pop()
-            if self._is_fit(newest, time.monotonic()):
+            if self._is_fit(newest, time.monotonic()) and not newest.was_heard():
                 return newest
             newest.close()
         return None
@@ -234,10 +233,7 @@ class _Kept:
             self._looking.cancel()
 
     def _is_fit(self, wire: Wire, now: float) -> bool:
-        """The provider has not ended it, and its time is not over.
-
-        What the kernel has and the loop has not read yet is missed; asking for it would cost 3 us a call.
-        """
+        """The provider has not ended it, and its time is not over."""
         return wire.is_open and now - wire.idle_since < self._expiry_s
 
     def _look_after(self) -> None:
@@ -285,6 +281,12 @@ def _no_answer(why: Exception) -> TransportError:
     if isinstance(why, OSError) and why.errno == errno.ETIMEDOUT:
         return WriteTimedOut("the provider took nothing of what was sent to it for too long")
     return Broken(f"the provider ended the connection without an answer ({type(why).__name__})")
+
+
+def _too_large(limit: int, came: int) -> TooLarge:
+    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
+    large.came = came
+    return large
 
 
 def _broke_off(why: Exception) -> Broken:

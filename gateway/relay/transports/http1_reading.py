@@ -59,7 +59,9 @@ def read_head(data: bytes) -> Head:
     fields = _fields(data)
     status, is_1_1 = int(line[2]), line[1] == b"1"
     length, chunked = _framing(status, fields)
-    keep = (chunked or length is not None) and _keeps(fields.get(b"connection"), is_1_1)
+    # A coding that HTTP/1.0 has not, or of no body, leaves open where the answer ends (RFC 9112, 6.1).
+    is_odd = b"transfer-encoding" in fields and not (chunked and is_1_1)
+    keep = not is_odd and (chunked or length is not None) and _keeps(fields.get(b"connection"), is_1_1)
     return Head(
         status,
         "1.1" if is_1_1 else "1.0",
@@ -114,7 +116,18 @@ def _text(value: bytes | None) -> str | None:
 class Reading:
     """One answer as its bytes come. What has come of the body is taken whenever the reader likes."""
 
-    __slots__ = ("_held", "_interim", "_left", "_step", "has_surplus", "head", "over", "parts", "unread")
+    __slots__ = (
+        "_held",
+        "_interim",
+        "_left",
+        "_sought",
+        "_step",
+        "has_surplus",
+        "head",
+        "over",
+        "parts",
+        "unread",
+    )
 
     def __init__(self) -> None:
         self.head: Head | None = None
@@ -128,6 +141,8 @@ class Reading:
         """And more, which belongs to nobody."""
         self._held = b""
         """The beginning of what cannot be read before it is complete."""
+        self._sought = 0
+        """Bytes of it in which a head's end was looked for in vain."""
         self._left = 0
         """Bytes of the body, or of a chunk, that are still to come."""
         self._interim = 0
@@ -161,13 +176,15 @@ class Reading:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_head(self, data: bytes, at: int) -> int:
-        end = data.find(b"\r\n\r\n", at) + 4
+        end = data.find(b"\r\n\r\n", at + self._sought) + 4
         if end - at > LARGEST_HEAD or (end < 4 and len(data) - at > LARGEST_HEAD):
             raise NotHttp
         if end < 4:
             if not _may_be_a_head(data[at : at + 7]):
                 raise NotHttp
+            self._sought = max(0, len(data) - at - 3)
             return self._hold(data, at)
+        self._sought = 0
         head = read_head(data[at:end])
         if head.status < 200:
             self._interim += 1

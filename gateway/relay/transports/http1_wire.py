@@ -1,6 +1,8 @@
 """One connection that speaks HTTP/1.1: a request goes out, and what comes is read as its answer."""
 
 import asyncio
+import fcntl
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -8,9 +10,13 @@ from gateway.relay.transports.http1_reading import NotHttp, Reading
 
 LARGEST_UNREAD = 64 * 1024
 """Bytes of a body that wait for their reader; the provider has to wait with the rest."""
+LARGEST_UNREAD_TLS = 1 << 20
+"""The same with TLS: uvloop drops what it has not decrypted where the end comes while nothing is read."""
 LARGEST_AT_ONCE = 1 << 20
 """A larger body is written in parts, or it would hold up every other call for milliseconds."""
 PART = 256 * 1024
+_NOTHING = bytes(4)
+"""An `int` of the kernel's."""
 
 
 class ConnectionClosed(Exception):
@@ -20,10 +26,12 @@ class ConnectionClosed(Exception):
 class Incoming(Reading):
     """The answer to one request, and who waits for it."""
 
-    __slots__ = ("_loop", "_waiter", "lost")
+    __slots__ = ("_loop", "_waiter", "lost", "most_unread")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, most_unread: int) -> None:
         super().__init__()
+        self.most_unread = most_unread
+        """How many bytes of the body may wait for the reader."""
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self.lost: Exception | None = None
@@ -55,10 +63,12 @@ class Wire(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_fd",
         "_incoming",
         "_is_full",
         "_is_paused",
         "_loop",
+        "_most_unread",
         "_on_lost",
         "_rest",
         "_transport",
@@ -72,6 +82,7 @@ class Wire(asyncio.Protocol):
         self._incoming: Incoming | None = None
         self._why_lost: Exception | None = None
         self._is_paused = self._is_full = False
+        self._fd, self._most_unread = -1, LARGEST_UNREAD
         self._rest: memoryview | None = None
         """Of a large body: what is still to be written."""
         self.idle_since = 0.0
@@ -81,9 +92,13 @@ class Wire(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    def was_heard(self) -> bool:
+        """The kernel has bytes that nobody asked for. Asked of an open connection before it is used again."""
+        return fcntl.ioctl(self._fd, termios.FIONREAD, _NOTHING) != _NOTHING
+
     def ask(self, head: bytes, body: bytes) -> Incoming:
         """Send a request. Never waits: a body is in memory already, and an early answer is read meanwhile."""
-        self._incoming = incoming = Incoming(self._loop)
+        self._incoming = incoming = Incoming(self._loop, self._most_unread)
         transport = self._transport
         if transport is None:
             incoming.fail(self._why_lost or ConnectionClosed())
@@ -122,6 +137,9 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's only behaves like one
+        self._fd = transport.get_extra_info("socket").fileno()
+        if transport.get_extra_info("sslcontext") is not None:
+            self._most_unread = LARGEST_UNREAD_TLS
 
     def data_received(self, data: bytes) -> None:
         incoming = self._incoming
@@ -137,7 +155,7 @@ class Wire(asyncio.Protocol):
         if incoming.over:
             if incoming.has_surplus:
                 self.close()
-        elif incoming.unread >= LARGEST_UNREAD and self._transport is not None and not self._is_paused:
+        elif incoming.unread >= incoming.most_unread and self._transport is not None and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
         incoming.wake()

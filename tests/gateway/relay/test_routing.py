@@ -8,6 +8,7 @@ from msgspec import Raw
 
 from accounts.caller import Caller, Owner, Quota, QuotaKind
 from gateway.errors import ContextTooLong, ParameterRefused, ParameterTooLarge, RouteNotAllowed, Unpriced
+from gateway.relay.admission import weigh
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, Price, Rates, Route, Secret, Target
 from gateway.relay.routing import Plan, plan
@@ -256,6 +257,21 @@ def test_under_a_hard_quota_an_image_goes_only_where_it_is_known_what_it_counts_
     assert ids(plan(call, ALICE, catalog(blind, seeing), 0, random.random)) == [1, 2]
     with pytest.raises(ParameterRefused, match="image"):
         plan(call, limited(), catalog(blind), 0, random.random)
+
+
+def test_an_image_that_is_left_out_takes_nothing_off_the_worst_case_of_what_is_left() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:," + "A" * 100_000}}
+    old = [{"type": "text", "text": LONG * 2}, image]
+    messages = [{"role": "user", "content": each} for each in (old, LONG, "one", "two", "three")]
+    call = understand(json.dumps({"model": "gpt-4o", "messages": messages, "max_tokens": 10}).encode(), 0.0)
+    known = catalog(target(1, CHEAP, context_window=3000, media_tokens=200), overflow="trim")
+
+    made = plan(call, limited("tokens"), known, 0, random.random)
+
+    [step] = made.steps
+    assert step.trimmed == 1
+    assert step.media.count == 0
+    assert weigh(made, step).usage.input_tokens >= len(bytes(step.fields["messages"]))
 
 
 def test_under_a_money_quota_a_call_without_a_price_is_refused_though_its_route_allows_it() -> None:

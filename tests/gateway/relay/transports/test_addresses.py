@@ -1,6 +1,10 @@
-import pytest
+import asyncio
+import socket
 
-from gateway.relay.transports.addresses import CheckedResolver, ForbiddenAddress, check
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from gateway.relay.transports.addresses import KEPT_S, CheckedResolver, ForbiddenAddress, check
 
 METADATA = [
     "169.254.169.254",
@@ -60,3 +64,61 @@ async def test_a_name_is_checked_by_where_it_leads(name: str) -> None:
     with pytest.raises(ForbiddenAddress):
         await resolver.resolve(name, 80)
     await resolver.close()
+
+
+class Names(AbstractResolver):
+    """Answers when it is told to, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+        self.fails = False
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.fails:
+            raise OSError("no such name")
+        return [ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_who_wants_the_same_name_at_once_shares_a_look_up() -> None:
+    names = Names()
+    resolver = CheckedResolver(allow_private=True, names=names)
+    first, *others = [asyncio.ensure_future(resolver.resolve("api.example", 443)) for _ in range(10)]
+    await asyncio.sleep(0)
+    first.cancel()  # who leaves takes nothing from the others
+    names.may_answer.set()
+    found = await asyncio.gather(*others)
+    assert [each[0]["host"] for each in found] == ["127.0.0.1"] * 9
+    assert names.asked == 1
+
+
+async def test_a_name_is_looked_up_again_after_a_while_and_never_kept_where_it_failed() -> None:
+    names, now = Names(), [0.0]
+    names.may_answer.set()
+    resolver = CheckedResolver(allow_private=True, names=names, clock=lambda: now[0])
+    for moment in (0.0, KEPT_S - 0.1, KEPT_S):
+        now[0] = moment
+        await resolver.resolve("api.example", 443)
+    assert names.asked == 2
+    names.fails = True
+    for _ in range(2):
+        with pytest.raises(OSError, match="no such name"):
+            await resolver.resolve("other.example", 443)
+    assert names.asked == 4
+
+
+async def test_what_is_kept_is_checked_each_time() -> None:
+    names = Names()
+    names.may_answer.set()
+    resolver = CheckedResolver(allow_private=False, names=names)
+    for _ in range(2):
+        with pytest.raises(ForbiddenAddress):
+            await resolver.resolve("api.example", 443)
+    assert names.asked == 1

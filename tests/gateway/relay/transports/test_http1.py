@@ -1,13 +1,20 @@
 """What only our own client for HTTP/1.1 is asked for, beside the contract of every transport."""
 
 import asyncio
+import queue
+import socket
+import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import trustme
+import uvloop
 
-from gateway.relay.catalog import Secret
+from gateway.relay.catalog import Secret, Target
 from gateway.relay.transports import Broken, CannotConnect
+from gateway.relay.transports.http1 import Http1Transport
 from gateway.relay.transports.http1_wire import LARGEST_AT_ONCE
 from tests.gateway.relay.transports.conftest import Line, line_of
 from tests.upstreams.h1_server import H1Exchange, raw
@@ -189,3 +196,58 @@ async def test_a_connection_that_was_made_after_the_end_is_not_kept(line: Line) 
     assert (await within(call))[0] == 200
     await within(line.upstream.connections[0].closed.wait())
     await ending
+
+
+async def test_a_second_answer_that_nobody_asked_for_is_not_the_next_calls(line: Line) -> None:
+    """It comes when the first call is over, and the next one takes the connection before the loop reads it."""
+    one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    line.upstream.will(raw(one + b"{}"), whole(b"mine"))
+    assert await within(line.call()) == (200, b"{}")
+    [said] = line.upstream.exchanges
+    assert isinstance(said, H1Exchange)
+    said.raw(one + b"no")
+    assert await within(line.call()) == (200, b"mine")
+    assert len(line.upstream.connections) == 2
+
+
+def closes_at_once(body: bytes, ready: "queue.Queue[int]", trusted: "queue.Queue[str]") -> None:
+    """A provider with TLS that answers one call and hangs up without waiting for anything."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusted.put(authority.cert_pem.bytes().decode())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ready.put(listener.getsockname()[1])
+        accepted, _ = listener.accept()
+        with context.wrap_socket(accepted, server_side=True) as wire:
+            said = b""
+            while b"{}" not in said:
+                said += wire.recv(65536)
+            head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+            wire.sendall(head + body)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_over_tls_is_whole_though_the_provider_hangs_up_at_once(streamed: bool) -> None:
+    """uvloop drops what it has not decrypted where the end comes while nothing is read."""
+    body = bytes(range(256)) * 4000  # less than what may wait for its reader
+    ready: queue.Queue[int] = queue.Queue()
+    trusted: queue.Queue[str] = queue.Queue()
+    server = threading.Thread(target=closes_at_once, args=(body, ready, trusted), daemon=True)
+    server.start()
+
+    async def call() -> bytes:
+        transport = Http1Transport()
+        base_url = f"https://localhost:{ready.get()}/v1"
+        place = await transport.acquire(Target(1, "p", base_url, "m", None, ca_pem=trusted.get()))
+        answer = await place.send("id", b"{}")
+        if streamed:
+            await asyncio.to_thread(server.join)  # all of it has come, and the end
+            got = b"".join([chunk async for chunk in answer.chunks()])
+        else:
+            got = await answer.whole(len(body))
+        answer.close()
+        await transport.close()
+        return got
+
+    assert uvloop.run(call()) == body

@@ -70,9 +70,18 @@ def test_an_answer_that_broke_off_is_not_over(begun: bytes) -> None:
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
 def test_a_status_without_a_body(status: bytes) -> None:
-    for field in (b"", b"Content-Length: 7\r\n", b"Transfer-Encoding: chunked\r\n"):
+    for field in (b"", b"Content-Length: 7\r\n"):
         reading = read(b"HTTP/1.1 " + status + b"\r\n" + field + b"\r\n")
         assert (reading.take(), reading.over, reading.can_be_followed) == (b"", True, True)
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.0 200 OK"]
+)
+def test_a_coding_where_there_can_be_none_ends_the_connection(line: bytes) -> None:
+    fields = b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n"
+    reading = read(line + b"\r\n" + fields + b"\r\n" + b"0\r\n\r\n" * (b"200" in line))
+    assert (reading.take(), reading.over, reading.can_be_followed) == (b"", True, False)
 
 
 @pytest.mark.parametrize(
