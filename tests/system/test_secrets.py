@@ -7,7 +7,10 @@ VAR_DIR/secrets holds the server's own keys, and is the one place where they may
 import asyncio
 import base64
 import contextlib
+import io
+import json
 import logging
+import re
 import secrets
 import sqlite3
 import time
@@ -18,17 +21,24 @@ from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
+import pyotp
 import pytest
 from django.core.signing import b64_decode, dumps
 from yarl import URL
 
+from accounts.caller import Caller
 from accounts.keys import mint, take_apart
 from dashboard.access import OneLine
+from gateway.endpoints import RelayApplication
+from gateway.relay.attempt import Limits
 from gateway.simulator import Fault, RunningSimulator, Step
-from tests.served import ADMIN_PASSWORD, KEY, Served, eventually, provider_of, serve
+from tests.gateway.relay.carried import ALICE, House, house, house_of
+from tests.gateway.relay.carried import CREDENTIAL as UPSTREAM_CREDENTIAL
+from tests.gateway.test_endpoints import Client, head
+from tests.served import ADMIN_EMAIL, ADMIN_PASSWORD, KEY, Served, eventually, provider_of, serve
 from tests.soon import soon
 from tests.system.conftest import MODEL_NAMES, simulator_in_a_thread
-from tests.system.live import signed_in, submit, watch
+from tests.system.live import CSRF, signed_in, submit, watch
 
 CREDENTIAL = f"sk-stored-{secrets.token_hex(20)}"
 PROMPT, ANSWER = f"prompt-canary-{secrets.token_hex(12)}", f"answer-canary-{secrets.token_hex(12)}"
@@ -40,6 +50,8 @@ PAGES = (
 )
 FORGED = "2026-01-01 00:00:00,000 CRITICAL forged"
 """How a line of the log would begin that nobody but the server may write."""
+TOTP_SECRET = re.compile(r'id="authenticator_secret"[^>]* value="([A-Z2-7]+)"')
+WEBHOOK_URL = "http://127.0.0.1:9/nobody"
 TOO_LONG = "90"
 """A Retry-After in seconds after which no other attempt is made, so that the client hears of the failure."""
 
@@ -98,6 +110,8 @@ class Day:
     """The operators' pages and the metrics, as they are afterwards."""
     cookies: dict[str, str] = field(default_factory=dict)
     """Of the browser. The database knows a session by its id, so they are looked for everywhere else."""
+    totp: dict[str, str] = field(default_factory=dict)
+    """What an authenticator app shares with the server: kept in its table as it is, and nowhere else."""
 
     def remember_key(self, what: str, key: str) -> None:
         parts = take_apart(key)
@@ -112,6 +126,8 @@ class Day:
         async with signed_in(self.served) as browser:
             key = await self._make_keys(browser)
             await self._store_the_credential(browser)
+            await self._make_a_webhook(browser)
+            await self._turn_on_totp(browser)
             watching = asyncio.create_task(watch(browser, until_s=int(time.time()) + 6))
             await self._call(browser, key)
             _, self.frames = await watching
@@ -143,6 +159,31 @@ class Day:
         )
         [(kept,)] = self.served.rows("SELECT encrypted FROM gateway_credential")
         assert kept, "the credential is stored"
+
+    async def _make_a_webhook(self, browser: aiohttp.ClientSession) -> None:
+        async with browser.get("/keys/new/") as page:
+            token = CSRF.search(await page.text())
+        assert token is not None
+        wanted, headers = {"team_id": None, "url": WEBHOOK_URL}, {"X-CSRFToken": token[1]}
+        async with browser.post("/api/webhooks", json=wanted, headers=headers) as answer:
+            assert answer.status == 201, await answer.text()
+            secret = (await answer.json())["secret"]
+        self.needles |= {"a webhook's secret": secret, "its key": secret.removeprefix("whsec_")}
+
+    async def _turn_on_totp(self, browser: aiohttp.ClientSession) -> None:
+        await submit(browser, "/accounts/reauthenticate/", password=ADMIN_PASSWORD)
+        path = "/accounts/2fa/totp/activate/"
+        async with browser.get(path) as page:  # each time that it is opened, it shows another secret
+            html = await page.text()
+        shown, token = TOTP_SECRET.search(html), CSRF.search(html)
+        assert shown is not None
+        assert token is not None
+        self.totp = {"the secret of an authenticator": shown[1]}
+        typed = {"csrfmiddlewaretoken": token[1], "code": pyotp.TOTP(shown[1]).now()}
+        async with browser.post(path, data=typed) as answer:
+            await answer.read()
+        kept = self.served.rows("SELECT data FROM mfa_authenticator WHERE type = 'totp'")
+        assert len(kept) == 1, "it is turned on"
 
     async def _call(self, browser: aiohttp.ClientSession, key: str) -> None:
         """Until the stored credential is in use; then in every way in which a call can end."""
@@ -269,12 +310,143 @@ def test_what_was_looked_through_is_what_was_written(day):
     assert b"_auth_user_id" in haystacks["sessions"]
 
 
-def test_no_cookie_is_anywhere_but_in_the_table_of_sessions(day):
+def test_no_cookie_or_shared_secret_is_anywhere_but_in_its_table(day):
     elsewhere = {name: text for name, text in day.haystacks().items() if "sqlite3" not in name}
 
     assert "the cookie sessionid" in " ".join(day.cookies)
+    assert day.totp
     assert "err.txt" in elsewhere
-    assert leaks(elsewhere, day.cookies) == []
+    assert leaks(elsewhere, day.cookies | day.totp) == []
+
+
+def test_a_page_that_fails_tells_no_secret(day, say):
+    """Without tables that it needs, and with secrets in its form, its address and its headers."""
+    told = asyncio.run(fail(day))
+
+    needles = {**day.needles, **day.cookies, **day.totp}
+    log = (day.served.var_dir / "err.txt").read_bytes()
+    assert [status for status, _ in told] == [500] * len(told)
+    assert log.count(b"Internal Server Error") >= len(told)
+    assert b"no such table" in log
+    haystacks = {f"page {number}": body for number, (_, body) in enumerate(told)} | {"log": log}
+    assert leaks(haystacks, needles) == []
+    say(f"S6  0 of {len(needles)} secrets, prompts and answers are in {len(told)} pages of 500 and the log")
+
+
+async def fail(day: Day) -> list[tuple[int, bytes]]:
+    """Status and body of pages that are asked for while a table is away."""
+    key, told = day.served.api_key, []
+    bearer = {"Authorization": f"Bearer {key}", "Origin": day.served.origin}
+    cookies = {name.removeprefix("the cookie "): value for name, value in day.cookies.items()}
+    [(number, slug, url)] = day.served.rows("SELECT id, slug, base_url FROM gateway_provider")
+    change = f"/admin/gateway/provider/{number}/change/"
+    provider = {"name": "Stored", "slug": slug, "base_url": url, "enabled": "on", "secret": CREDENTIAL}
+    login = {"login": ADMIN_EMAIL, "password": ADMIN_PASSWORD}
+    async with (
+        aiohttp.ClientSession(day.served.origin, headers=bearer, cookies=cookies) as known,
+        aiohttp.ClientSession(day.served.origin, headers=bearer) as stranger,
+    ):
+        changing, entering = await form_of(known, change), await form_of(stranger, "/accounts/login/")
+        with without(day.served, "gateway_credential"):
+            told.append(await answer_to(known, change, {**changing, **provider}))
+        with without(day.served, "accounts_user"):
+            told.append(await answer_to(stranger, "/accounts/login/", {**entering, **login}))
+            told.append(await answer_to(known, f"/keys/?q={key}"))
+    return told
+
+
+async def form_of(browser: aiohttp.ClientSession, path: str) -> dict[str, str]:
+    async with browser.get(path) as page:
+        token = CSRF.search(await page.text())
+    assert token is not None, path
+    return {"csrfmiddlewaretoken": token[1]}
+
+
+async def answer_to(
+    browser: aiohttp.ClientSession, path: str, fields: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    method = "GET" if fields is None else "POST"
+    async with browser.request(method, path, data=fields, allow_redirects=False) as answer:
+        return answer.status, await answer.read()
+
+
+@contextlib.contextmanager
+def without(served: Served, table: str) -> Iterator[None]:
+    """The table goes by another name meanwhile; what refers to it is left as it is."""
+    rename(served, table, f"{table}_away")
+    try:
+        yield
+    finally:
+        rename(served, f"{table}_away", table)
+
+
+def rename(served: Served, table: str, name: str) -> None:
+    with contextlib.closing(sqlite3.connect(served.var_dir / "penstock.sqlite3", timeout=10)) as books:
+        books.execute("PRAGMA legacy_alter_table = ON")
+        books.execute(f"ALTER TABLE {table} RENAME TO {name}")
+        books.commit()
+
+
+class Failing:
+    """A part of the relay that raises, whatever it is asked for."""
+
+    def used(self, *what: object) -> None:
+        raise LookupError("a part of the relay is broken")
+
+    remembered = get = __getitem__ = used
+
+
+class Trusting(Failing):
+    """Takes every key for a caller's."""
+
+    def used(self, *what: object) -> None:
+        """Nobody asks."""
+
+    def remembered(self, presented: str) -> Caller:
+        return ALICE
+
+
+@contextlib.contextmanager
+def logged(level: int) -> Iterator[io.StringIO]:
+    """Everything that is logged from this level on, as the server writes it."""
+    text, root = io.StringIO(), logging.getLogger()
+    handler, before = logging.StreamHandler(text), root.level
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(level)
+    try:
+        yield text
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO], ids=logging.getLevelName)
+@pytest.mark.parametrize("broken", ["keys", "routes", "pool"])
+async def test_a_call_that_fails_inside_the_relay_tells_no_secret(broken, level, tmp_path):
+    """By keys that raise, by a catalog that does, and by a target whose pool is none."""
+    key = mint()
+    needles = {"the key": key.text, "its secret": key.secret, "a prompt": PROMPT}
+    needles["the credential"] = UPSTREAM_CREDENTIAL
+    keys = Failing() if broken == "keys" else Trusting()
+    with logged(level) as log:
+        async with part_broken(broken, tmp_path) as home:
+            limits = {"max_body_bytes": 10_000, "body_timeout_s": 30.0}
+            relay = RelayApplication(home.relay, keys, home.routes, home.lines, Limits(), **limits)
+            client = Client(json.dumps({"model": "gpt-4o", "messages": [{"content": PROMPT}]}).encode())
+            await relay(head(key=key.text), client.receive, client.send)
+
+    assert client.status == 500, client.body
+    assert "Traceback" in log.getvalue()
+    headers = b"\n".join(b": ".join(each) for each in client.headers.items())
+    haystacks = {"body": client.body, "headers": headers, "log": log.getvalue().encode()}
+    assert leaks(haystacks, needles) == []
+
+
+def part_broken(broken: str, tmp_path: Path) -> contextlib.AbstractAsyncContextManager[House]:
+    if broken == "routes":
+        return house_of(Failing(), tmp_path)
+    return house("http://127.0.0.1:9", tmp_path, target={"pool": None} if broken == "pool" else None)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +500,7 @@ def test_the_calls_were_real(day):
 
     assert CREDENTIAL in journal
     assert any(PROMPT in (each.body or b"").decode() for each in day.upstream.journal.received())
-    assert len(day.needles) >= 14
+    assert len(day.needles) >= 16
 
 
 def test_a_secret_that_is_planted_is_found(day):
