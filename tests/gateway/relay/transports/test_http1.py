@@ -199,7 +199,7 @@ async def test_a_connection_that_was_made_after_the_end_is_not_kept(line: Line) 
 
 
 async def test_a_second_answer_that_nobody_asked_for_is_not_the_next_calls(line: Line) -> None:
-    """It comes when the first call is over, and the next one takes the connection before the loop reads it."""
+    """It comes when the first call is over, and the next takes the connection before the loop has read it."""
     one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     line.upstream.will(raw(one + b"{}"), whole(b"mine"))
     assert await within(line.call()) == (200, b"{}")
