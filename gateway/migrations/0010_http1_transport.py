@@ -3,6 +3,12 @@
 from django.db import migrations, models
 
 
+def back_to_the_default(apps, schema_editor):
+    """The version before knows two transports, and the one that its targets have by default speaks the same."""
+    targets = apps.get_model("gateway", "Target").objects.using(schema_editor.connection.alias)
+    targets.filter(transport="http1").update(transport="aiohttp")
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -23,4 +29,5 @@ class Migration(migrations.Migration):
             model_name='target',
             constraint=models.CheckConstraint(condition=models.Q(('lever__in', ['automatic', 'open']), ('transport__in', ['http1', 'aiohttp', 'httpx'])), name='target_has_a_known_transport_and_lever'),
         ),
+        migrations.RunPython(migrations.RunPython.noop, back_to_the_default),
     ]

@@ -120,11 +120,17 @@ def not_deaf_to_ctrl_c() -> Iterator[None]:
         asked.append(number)
         signal.default_int_handler(number, frame)
 
+    def lost(what: Any) -> None:
+        if what.exc_type is not KeyboardInterrupt:  # that one is not lost: it is raised at the end
+            tell(what)
+
+    tell, sys.unraisablehook = sys.unraisablehook, lost
     signal.signal(signal.SIGINT, heed)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = tell
     if asked:
         raise KeyboardInterrupt
 

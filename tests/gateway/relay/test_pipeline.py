@@ -297,23 +297,26 @@ async def test_a_call_without_room_on_the_books_is_refused(home: House) -> None:
 
 
 @asynccontextmanager
-async def counted(upstream: RunningSimulator) -> AsyncIterator[tuple[str, list[int]]]:
+async def counted(upstream: RunningSimulator) -> AsyncIterator[tuple[str, list[asyncio.Task[object] | None]]]:
     """The same upstream behind a port that counts connections."""
     there = URL(upstream.base_url)
-    made: list[int] = []
+    made: list[asyncio.Task[object] | None] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.close()
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        made.append(len(made))
+        made.append(asyncio.current_task())
         far_reader, far_writer = await asyncio.open_connection(there.host, there.port)
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
 
     async with await asyncio.start_server(meet, "127.0.0.1") as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", made
+        await asyncio.wait([each for each in made if each is not None])
 
 
 async def test_connections_are_used_again(upstream: RunningSimulator, tmp_path: Path) -> None:
