@@ -112,9 +112,22 @@ def memory_bytes(pid: int) -> int:
 
 
 def busy_s(core: int) -> float:
-    """How long a core has worked so far, for whomever; in seconds."""
+    """How long a core has worked so far, for whomever but the nice, as `awake` is; in seconds."""
     times = psutil.cpu_times(percpu=True)[core]
-    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+    return float(times.user + times.system + times.irq + times.softirq + times.steal)
+
+
+@contextlib.contextmanager
+def awake(*cores: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """These cores do not fall asleep; see `awake.py`."""
+    command = [sys.executable, "-m", "benchmarks.awake"]
+    watching = [subprocess.Popen([*command, str(core)], cwd=ROOT) for core in cores]
+    try:
+        yield watching
+    finally:
+        for each in watching:
+            each.terminate()
+            each.wait(STOP_S)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import field, machine, matrix, peers, profile, relay, report, rows, scaling, streams
 from benchmarks.bench import say
 from benchmarks.load import NotWhole
-from benchmarks.processes import CannotMeasure, two_cores
+from benchmarks.processes import CannotMeasure, awake, two_cores
 from benchmarks.sections import Effort, Part, Section, merged_document, merged_page, part_of
 from gateway.server import raise_file_limit
 from tests.served import ROOT
@@ -59,7 +59,8 @@ def main() -> None:
         sys.exit(f"bench: {why}")
     effort = Effort(cores, asked.rounds, asked.seconds, quick=asked.quick)
     facts = machine.facts(_version())
-    measured = [_run(each, effort, facts, asked.docs) for each in asked.sections]
+    with awake(cores.tested, cores.other):
+        measured = [_run(each, effort, facts, asked.docs) for each in asked.sections]
     if not all(measured):
         sys.exit(1)
 
