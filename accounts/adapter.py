@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext
 
-from accounts import known_browsers
+from accounts import known_browsers, second_factors
 from accounts.actor import actor
 from accounts.browsers import browser_of
 from accounts.models import User
@@ -60,7 +60,13 @@ class ClosedSignup(DefaultAccountAdapter):  # type: ignore[misc]
 
 
 class SecondFactors(DefaultMFAAdapter):  # type: ignore[misc]
-    """Passkeys are called after the browser that made them, until their owner says better."""
+    """Passkeys are called after their browser, until their owner says better; secrets are encrypted."""
+
+    def encrypt(self, text: str) -> str:
+        return second_factors.seal(text)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return second_factors.unseal(encrypted_text)
 
     def generate_authenticator_name(self, user: User, type: Authenticator.Type) -> str:
         return browser_of(context.request.headers.get("User-Agent", "")) or gettext("Passkey")

@@ -184,6 +184,7 @@ class Day:
             await answer.read()
         kept = self.served.rows("SELECT data FROM mfa_authenticator WHERE type = 'totp'")
         assert len(kept) == 1, "it is turned on"
+        assert shown[1] not in str(kept), "its secret is encrypted"
 
     async def _call(self, browser: aiohttp.ClientSession, key: str) -> None:
         """Until the stored credential is in use; then in every way in which a call can end."""
