@@ -25,6 +25,8 @@ from gateway.relay.transports.request import endpoint, headers_to
 
 RESTED_S = 1.0
 """A connection counts as idle after this: under load, a turn of the loop frees many and takes them again."""
+BLOCK = 16 * 1024
+"""Bytes from which on a part of a large body is kept as it is."""
 _NOT_IN_A_HEADER = re.compile(r"[\r\n\0\ud800-\udfff]")
 
 
@@ -136,18 +138,18 @@ class Http1Answer:
 
     async def whole(self, limit: int) -> bytes:
         self._incoming.most_unread = limit  # what has come is taken before that, or is too large
-        body = bytearray()
+        body = _Blocks()
         try:
             while chunk := self.ready() or await self.next():
-                if not body and self._incoming.over and not self._incoming.parts and len(chunk) <= limit:
+                if not body.size and self._incoming.over and not self._incoming.parts and len(chunk) <= limit:
                     return chunk
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit, len(body))
+                body.add(chunk)
+                if body.size > limit:
+                    raise TooLarge(limit, body.size)
         except Broken as why:
-            why.after_bytes, why.came = len(body) > 0, len(body)
+            why.after_bytes, why.came = body.size > 0, body.size
             raise
-        return bytes(body)
+        return body.joined()
 
     def chunks(self) -> AsyncIterator[bytes]:
         return _Chunks(self)
@@ -173,6 +175,37 @@ class Http1Answer:
                 raise self._reach.pool.count(_broke_off(incoming.lost))
             await incoming.more()
         return self.ready()
+
+
+class _Blocks:
+    """A large body as it comes, joined once.
+
+    One piece that grows is copied as it grows, and takes twice its size meanwhile; small parts, each by
+    itself, take many times theirs, so they share a block.
+    """
+
+    __slots__ = ("_blocks", "_open", "size")
+
+    def __init__(self) -> None:
+        self._blocks: list[bytes | bytearray] = []
+        self._open = bytearray()
+        """The last block, if small parts go on there."""
+        self.size = 0
+        """In bytes."""
+
+    def add(self, part: bytes) -> None:
+        if len(part) >= BLOCK:
+            self._blocks.append(part)
+            self._open = bytearray()
+        else:
+            if not 0 < len(self._open) < BLOCK:
+                self._open = bytearray()
+                self._blocks.append(self._open)
+            self._open += part
+        self.size += len(part)
+
+    def joined(self) -> bytes:
+        return b"".join(self._blocks)
 
 
 class _Chunks:
@@ -281,12 +314,6 @@ def _no_answer(why: Exception) -> TransportError:
     if isinstance(why, OSError) and why.errno == errno.ETIMEDOUT:
         return WriteTimedOut("the provider took nothing of what was sent to it for too long")
     return Broken(f"the provider ended the connection without an answer ({type(why).__name__})")
-
-
-def _too_large(limit: int, came: int) -> TooLarge:
-    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
-    large.came = came
-    return large
 
 
 def _broke_off(why: Exception) -> Broken:
