@@ -57,6 +57,8 @@ POLL_S = 0.5
 LOOK_S = 2.0
 """A look at the database that takes longer finds it away."""
 FLUSH_USES_S = 10.0
+SETTLE_S = 3.0
+"""How long a call that the drain's end cut may take to settle. The server gives a process five."""
 TURN_S = 3600.0
 """The journal goes on in a new segment so often: calls that are booked leave it soon after the last of those
 that were opened before them. Retention waits for that: what it deleted would be new to the ledger."""
@@ -452,6 +454,18 @@ class Gateway:
         await asyncio.sleep(drain_s)
         self.relay.lines.cut_all(Cut.STOPPING)
 
+    async def _let_calls_end(self) -> None:
+        """A server that stops waits for clients. A call whose client hung up still has to settle, and may
+        read its answer on.
+        """
+        if self.relay is None:
+            return
+        self.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.ENV.drain_s + SETTLE_S):
+                while open_calls := [each.task for each in self.relay.lines.lines]:
+                    await asyncio.wait(open_calls)
+
     def refusing(self) -> list[str]:
         """Why no call is let in, though the process lives."""
         return ["journal"] if self._journal is not None and self._journal.broken else []
@@ -466,7 +480,8 @@ class Gateway:
         return found
 
     async def close(self) -> None:
-        """Everything that was opened, the last first."""
+        """Everything that was opened, the last first, once no call is open."""
+        await self._let_calls_end()
         self.state = "stopped"
         changed.disconnect(self._changed_here)
         leaving.disconnect(self.retire)

@@ -15,6 +15,8 @@ from gateway.simulator import Fault, Step
 from tests.served import Served, eventually, provider_of, serve
 from tests.system.conftest import simulator_in_a_thread
 
+READ_ON = "from gateway.models import Route; Route.objects.update(hang_up_drain_s=20)"
+
 
 class Stream(threading.Thread):
     """A streamed call in a thread of its own; keeps what came."""
@@ -92,6 +94,44 @@ def test_a_stream_that_is_late_ends_with_an_error_event(slow_gateway: Served) ->
     assert b'"code":"overloaded"' in stream.body
     assert b"[DONE]" not in stream.body
     assert slow_gateway.rows("SELECT outcome FROM gateway_entry") == [("truncated",)]
+
+
+@pytest.fixture
+def reading_on(var_dir: Path, tmp_path: Path) -> Iterator[Served]:
+    """What a client asked for that hung up is read on, which takes some seconds."""
+    with simulator_in_a_thread(tmp_path / "upstream.jsonl") as upstream:
+        upstream.script([Step(fault=Fault.SLOW_DRIP, pause_s=0.2, count=None)])
+        environ = {"DRAIN_S": "20", **provider_of(upstream.base_url, "gpt-4o")}
+        before = Served(var_dir, environ)
+        before.configure(read_timeout_s=60.0)
+        before.manage("shell", "--no-imports", "-c", READ_ON)
+        with serve(var_dir, **environ) as running:
+            running.api_key = before.api_key
+            yield running
+
+
+def test_calls_whose_clients_hung_up_settle_before_the_books_close(reading_on: Served) -> None:
+    answer = httpx.stream(
+        "POST",
+        f"{reading_on.base_url}/chat/completions",
+        json={
+            "model": "gpt-4o",
+            "stream": True,
+            "max_tokens": 15,
+            "messages": [{"role": "user", "content": "Hello"}],
+        },
+        headers={"Authorization": f"Bearer {reading_on.api_key}"},
+        timeout=60,
+    )
+    with answer as stream:
+        next(stream.iter_bytes())
+
+    assert reading_on.stop() == 0
+
+    assert reading_on.rows("SELECT outcome, output_tokens, usage_basis FROM gateway_entry") == [
+        ("hung_up", 15, "reported")
+    ]
+    assert "Traceback" not in reading_on.errors()
 
 
 def test_ctrl_c_reaches_the_whole_process_group_and_still_drains(gateway: Served) -> None:
