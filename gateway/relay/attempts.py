@@ -232,19 +232,12 @@ class Attempts:
 
     async def _place(self, step: Step) -> Place:
         """A place in the target's pool, before anything is dispatched: shedding is no attempt."""
-        provider = step.target.provider
         try:
             return await self._transport.acquire(step.target)
         except PoolExhausted:
-            full = _full(step, UNKNOWN_WAIT_S)
-            full.again = True
-            raise full from None
+            raise _full(step, UNKNOWN_WAIT_S, again=True) from None
         except CannotConnect as why:  # its base URL is none that may be called
-            lost = errors.UpstreamUnreachable(
-                f"The provider '{provider}' cannot be reached: {why}. An administrator must look at it."
-            )
-            lost.cause, lost.again = "cannot_connect", False
-            raise lost from None
+            raise _not_to_be_called(step, why) from None
 
     def _dispatch(
         self, visit: Visit, place: Place, permit: Permit, queued_s: float, pool_wait_s: float
@@ -332,10 +325,19 @@ def _asked_wait_s(why: BaseException) -> float | None:
     return why.retry_after_s if isinstance(why, errors.UpstreamFailed) else None
 
 
-def _full(step: Step, retry_after_s: float) -> errors.Overloaded:
+def _full(step: Step, retry_after_s: float, *, again: bool = False) -> errors.Overloaded:
     why = errors.Overloaded(
         f"Every place at the provider '{step.target.provider}' is taken, and none comes free in time. "
         "Try again in a moment."
     )
-    why.retry_after_s = retry_after_s
+    why.retry_after_s, why.again = retry_after_s, again
+    return why
+
+
+def _not_to_be_called(step: Step, reason: CannotConnect) -> errors.UpstreamUnreachable:
+    why = errors.UpstreamUnreachable(
+        f"The provider '{step.target.provider}' cannot be reached: {reason}. "
+        "An administrator must look at it."
+    )
+    why.cause, why.again = "cannot_connect", False
     return why

@@ -367,7 +367,7 @@ class Gate:
         finally:
             alarm.cancel()
         if isinstance(told, Full):
-            raise told
+            raise Full(told.retry_after_s)  # a new one: `turn` holds this one, which would hold this frame
         return told
 
     def leave(self, team_id: int, held_s: float) -> None:

@@ -182,16 +182,16 @@ def _adjusted(steps: list[Step], call: Call) -> list[Step]:
     if not any(each.target.parameters for each in steps):
         return steps
     found: list[Step] = []
-    refusal: ParameterRefused | None = None
+    refusals: list[ParameterRefused] = []
     for step in steps:
         try:
             made = parameters.adjusted(step.fields, step.target.parameters)
         except parameters.ParameterNotTaken as why:
-            refusal = refusal or ParameterRefused(why.param, call.model_name, str(why))
+            refusals.append(ParameterRefused(why.param, call.model_name, str(why)))
         else:
             found.append(Step(step.target, step.price, made.fields, dropped=made.dropped, media=step.media))
-    if not found and refusal is not None:
-        raise refusal
+    if not found and refusals:
+        raise refusals.pop(0)  # held by nothing here, or it and this frame would hold each other
     return found
 
 

@@ -148,9 +148,7 @@ class EventReader:
         """Keep the beginning of an event. One of megabytes, read bit by bit, is not copied each time."""
         self._held += rest
         if len(self._held) > self._limit:
-            large = _broken(f"it sent an event larger than {self._limit} bytes.")
-            large.cause, large.sick = "too_large", None  # it may be what the client asked for
-            raise large
+            raise _too_large(self._limit)
 
     def _event(self, event: bytes) -> bytes | None:
         """The event as it is handed on; None: it is not."""
@@ -243,6 +241,12 @@ def _payload(event: bytes) -> bytes | None:
 def _broken(how: str) -> UpstreamFailed:
     why = UpstreamFailed(f"The provider's stream broke: {how}")
     why.cause = "not_an_answer"
+    return why
+
+
+def _too_large(limit: int) -> UpstreamFailed:
+    why = _broken(f"it sent an event larger than {limit} bytes.")
+    why.cause, why.sick = "too_large", None  # it may be what the client asked for
     return why
 
 

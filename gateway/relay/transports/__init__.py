@@ -37,7 +37,11 @@ class Broken(TransportError):
 
 
 class TooLarge(TransportError):
-    """The answer is larger than we accept."""
+    """The answer is larger than we accept; sizes in bytes."""
+
+    def __init__(self, limit: int, came: int) -> None:
+        super().__init__(f"the provider's answer is larger than {limit} bytes")
+        self.came = came
 
 
 class WriteTimedOut(TransportError):

@@ -129,9 +129,7 @@ class AiohttpAnswer:
             while chunk := await readany():
                 size += len(chunk)
                 if size > limit:
-                    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
-                    large.came = size
-                    raise large
+                    raise TooLarge(limit, size)
                 parts.append(chunk)
         except (aiohttp.ClientError, OSError) as why:
             raise self._broke_off(why, size) from None

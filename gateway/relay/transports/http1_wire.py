@@ -149,7 +149,7 @@ class Wire(asyncio.Protocol):
         try:
             incoming.feed(data)
         except NotHttp as why:
-            incoming.fail(why)
+            incoming.fail(why.with_traceback(None))  # whose frames lead to `incoming`
             self.close()
             return
         if incoming.over:

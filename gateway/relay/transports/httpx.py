@@ -102,9 +102,7 @@ class HttpxReach(Reach):
                 self._connections.give_back(connection)
                 if not _was_unseen(why):
                     raise
-        lost = Broken("the provider ended every connection before it took the request")
-        lost.unseen = True
-        raise lost
+        raise _took_none()
 
     async def _connect(self, on_lost: Callable[[Wire], None]) -> Wire:
         pool = self.target.pool
@@ -151,9 +149,7 @@ class HttpxAnswer:
             async for chunk in self.chunks():
                 size += len(chunk)
                 if size > limit:
-                    large = TooLarge(f"the provider's answer is larger than {limit} bytes")
-                    large.came = size
-                    raise large
+                    raise TooLarge(limit, size)
                 parts.append(chunk)
         except Broken as why:
             why.after_bytes, why.came = size > 0, size
@@ -213,6 +209,12 @@ def _was_unseen(why: BaseException) -> bool:
     return (
         isinstance(event, h2.events.StreamReset) and event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
     )
+
+
+def _took_none() -> Broken:
+    lost = Broken("the provider ended every connection before it took the request")
+    lost.unseen = True
+    return lost
 
 
 def _broke_off(why: BaseException) -> Broken:

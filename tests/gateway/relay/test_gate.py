@@ -1,6 +1,7 @@
 """Who is next, who makes room, and that a place is never lost or given out twice."""
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from gateway.relay.gate import (
     Line,
     kept_of,
 )
+from tests.gateway.relay.garbage import left_to_the_collector
 from tests.gateway.relay.virtual_time import Clock, in_virtual_time, turns
 
 ALICE, BOB, CHARLIE = 1, 2, 3
@@ -351,6 +353,21 @@ def test_a_wait_that_turns_out_too_long_ends_when_the_time_has_passed() -> None:
         assert sum(at.figures().waiting.values()) == 0
         at.leave(ALICE, 5.0)
         assert at.has_place(CHARLIE, "normal")
+
+    in_virtual_time(story)
+
+
+def test_whoever_waited_in_vain_is_forgotten_at_once() -> None:
+    async def story(clock: Clock) -> None:
+        at = gate(clock)
+        at.enter_now(ALICE, "normal")
+
+        with left_to_the_collector() as left:
+            with contextlib.suppress(Full):
+                await at.enter(BOB, "normal", 2.0)
+            await turns()
+
+        assert left == []
 
     in_virtual_time(story)
 

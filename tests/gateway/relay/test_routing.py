@@ -1,3 +1,4 @@
+import contextlib
 import json
 import random
 from collections import Counter
@@ -12,6 +13,7 @@ from gateway.relay.admission import weigh
 from gateway.relay.call import Call, understand
 from gateway.relay.catalog import Catalog, Price, Rates, Route, Secret, Target
 from gateway.relay.routing import Plan, plan
+from tests.gateway.relay.garbage import left_to_the_collector
 
 ALICE = Caller(key_id=1, team_id=1)
 CHEAP = Price(1, 0, Rates(1, 1, 1))
@@ -110,6 +112,15 @@ def test_a_parameter_that_no_target_takes_is_refused_by_name() -> None:
 
     assert (why.value.status, why.value.param) == (400, "logprobs")
     assert "gpt-4o" in why.value.message
+
+
+def test_a_call_that_no_target_takes_is_forgotten_at_once() -> None:
+    known = catalog(target(1, CHEAP, parameters={"logprobs": "refuse"}))
+
+    with left_to_the_collector() as left, contextlib.suppress(ParameterRefused):
+        planned(known, call_for(logprobs=True))
+
+    assert left == []
 
 
 def test_each_target_gets_its_own_version_of_the_parameters() -> None:
