@@ -1,14 +1,18 @@
 """The real server for tests: `manage.py up` as a process, on a port and a VAR_DIR of its own."""
 
+import atexit
 import contextlib
+import functools
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +27,7 @@ ADMIN_EMAIL = "alice@example.com"
 ADMIN_PASSWORD = "a-long-enough-passphrase"
 KEY = re.compile(r"pst_[0-9A-Za-z_]+")
 START_S = 60.0
+BOOKS = "penstock.sqlite3"
 HELPERS = ("simulate_upstream", "run_tasks", "resource_tracker")
 """Words of the commands of processes that `up` starts and that serve nobody."""
 CONFIGURE = """
@@ -42,6 +47,15 @@ def free_port() -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def empty_books() -> Path:
+    """A database with all its tables and nothing in them, made once for each process of a test run."""
+    folder = Path(tempfile.mkdtemp(prefix="penstock-books-"))
+    atexit.register(shutil.rmtree, folder)
+    Served(folder, tables_laid=False).manage("migrate")
+    return folder / BOOKS
 
 
 def eventually(holds: Callable[[], Any], within_s: float = 15.0, what: str = "it") -> Any:
@@ -65,6 +79,8 @@ class Served:
     """What `up` is called with."""
     out: str = "out.txt"
     """Where it prints; two on one VAR_DIR print apart."""
+    tables_laid: bool = True
+    """It finds its tables, empty: to make them takes half of a first start. Else as on a new machine."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     printed: str = ""
@@ -85,7 +101,7 @@ class Served:
 
     def launch(self) -> None:
         """Returns at once."""
-        self.var_dir.mkdir(parents=True, exist_ok=True)
+        self._furnish()
         environ = self._environ()
         if self.targets:
             self.configure(**self.targets)
@@ -102,6 +118,12 @@ class Served:
         )
         out.close()
         err.close()
+
+    def _furnish(self) -> None:
+        self.var_dir.mkdir(parents=True, exist_ok=True)
+        books = self.var_dir / BOOKS
+        if self.tables_laid and "DATABASE_URL" not in self.environ and not books.exists():
+            shutil.copy(empty_books(), books)
 
     def wait(self) -> None:
         """Until calls are served."""
@@ -182,11 +204,12 @@ class Served:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the books directly, not through the gateway."""
-        with contextlib.closing(sqlite3.connect(self.var_dir / "penstock.sqlite3", timeout=10)) as books:
+        with contextlib.closing(sqlite3.connect(self.var_dir / BOOKS, timeout=10)) as books:
             return books.execute(query, values).fetchall()
 
     def manage(self, *command: str) -> str:
         """Run a management command on the same VAR_DIR; returns what it printed."""
+        self._furnish()
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
@@ -220,14 +243,15 @@ def serve(
     targets: Mapping[str, Any] | None = None,
     args: tuple[str, ...] = (),
     out: str = "out.txt",
+    tables_laid: bool = True,
     **environ: str,
 ) -> Iterator[Served]:
     """A started gateway; whatever is left of it at the end is killed.
 
     `targets` are settings that every target gets, under their names in `gateway.models.Target`.
-    `args` are those of `up`; `out` is the file in VAR_DIR to which it prints.
+    The others are those of `Served`.
     """
-    running = Served(var_dir, environ, targets or {}, args, out)
+    running = Served(var_dir, environ, targets or {}, args, out, tables_laid)
     try:
         running.start()
         yield running

@@ -20,7 +20,7 @@ from gateway.tag_names import declare
 from tests.dashboard.scale import Crowd, fill
 from tests.dashboard.test_access_matrix import ROWS
 
-ENTRIES = int(os.environ.get("ENTRIES", "200000"))
+ENTRIES = int(os.environ.get("ENTRIES", "50000"))
 MANY = int(os.environ.get("PROVE_ENTRIES", "10000000"))
 MOST_QUERIES = 12
 MOST_MS = 200.0

@@ -125,7 +125,7 @@ def test_another_currency_than_that_of_the_books_is_one_sentence(var_dir):
 
 def test_a_first_run_from_start_to_stop(var_dir):
     """One start, because each takes seconds: what is printed, who else may start, and what is left."""
-    with serve(var_dir, PENSTOCK_ADMIN_PASSWORD="") as served:
+    with serve(var_dir, tables_laid=False, PENSTOCK_ADMIN_PASSWORD="") as served:
         assert f"{served.origin}/\n" in served.printed
         assert re.search(r"Password   \S{16}   \(shown only now\)", served.printed)
         assert "answers are simulated" in served.printed

@@ -72,8 +72,8 @@ def check(database: Database, older: Older, filled: int) -> None:
 @ON
 def test_the_version_before_works_on_while_the_database_is_migrated(kind: str, var_dir: Path):
     with database_of_before(kind, var_dir) as database:
-        database.fill(100_000)
-        check(database, to_and_fro(database), 100_000)
+        database.fill(20_000)
+        check(database, to_and_fro(database), 20_000)
 
 
 @ON

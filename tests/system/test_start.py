@@ -120,7 +120,7 @@ def test_a_blank_setting_is_absent_and_secrets_are_made(var_dir):
     blank = {"SECRET_KEY": " ", "KEY_PEPPERS": "", "CREDENTIAL_KEYS": "", "PENSTOCK_ADMIN_PASSWORD": ""}
     before = os.umask(0)
     try:
-        with serve(var_dir, **blank) as served:
+        with serve(var_dir, tables_laid=False, **blank) as served:
             folder = var_dir / "secrets"
             made = {each.name: each.read_text() for each in folder.iterdir()}
 
