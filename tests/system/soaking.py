@@ -228,7 +228,7 @@ class People:
         for path in itertools.cycle(PAGES):
             await asyncio.sleep(self.pages_every_s)
             async with self.browser.get(path) as page:
-                assert page.status == 200, (path, page.status)
+                assert page.status == 200, (path, page.status, self.served.errors()[-3000:])
                 await page.read()
             self.pages += 1
 
