@@ -6,7 +6,7 @@ Prints nothing: what was done, and what is to be shown once, is handed back.
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 
@@ -29,6 +29,7 @@ VARIABLES = (ADMIN_EMAIL, ADMIN_PASSWORD)
 DEFAULT_EMAIL = "admin@penstock.internal"  # .internal is kept for private use, so it reaches nobody else
 TEAM_NAME = "Default"
 KEY_NAME = "first key"
+MOST_NAMED = 20
 
 _OBVIOUS = re.compile(
     "(admin|administrator|changeme|changemenow|default|letmein|password|penstock|qwerty|root|secret|test)*"
@@ -276,12 +277,19 @@ def _say_who_answers(environ: Mapping[str, str], said: list[str], currency: str,
                 if provider.simulated
                 else f"{provider} answers to"
             )
-            done.sentences.append(f"{who} {', '.join(dict.fromkeys(model_names))}.")
+            done.sentences.append(f"{who} {_listed(list(dict.fromkeys(model_names)))}.")
     if not usable:
         done.sentences.append(
             "No model name is served now: set a provider key, or switch the simulator on "
             "at /admin/gateway/provider/, and start again."
         )
+
+
+def _listed(model_names: Sequence[str]) -> str:
+    """As many as a terminal shows at a glance, and how many others there are."""
+    if len(model_names) <= MOST_NAMED:
+        return ", ".join(model_names)
+    return f"{', '.join(model_names[:MOST_NAMED])} and {len(model_names) - MOST_NAMED} others"
 
 
 def _targets() -> Iterable[Target]:

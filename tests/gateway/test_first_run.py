@@ -220,6 +220,18 @@ def test_every_start_on_the_simulator_says_so():
     assert run().sentences == [f"Answers are simulated and labelled so, for {HOLYSHEEPS}."]
 
 
+def test_of_a_thousand_model_names_a_start_names_the_first():
+    run(COMPATIBLE)
+    provider = Provider.objects.get(slug="openai-compatible")
+    for number in range(25):
+        route = services.add_route(f"m{number}", unpriced=Route.Unpriced.ALLOWED)
+        services.add_target(route, provider, f"m{number}")
+
+    [sentence] = run(COMPATIBLE).sentences
+    assert sentence.startswith("OpenAI-compatible (llm) answers to qwen3, m0, m1,")
+    assert sentence.endswith(", m17, m18 and 6 others.")
+
+
 @pytest.mark.parametrize("off", [Provider, Route, Target])
 def test_a_start_where_everything_is_switched_off_says_that_nothing_is_served(off):
     run()
