@@ -5,7 +5,6 @@ are the lifeline's. What is HTTP and what is not, `http1_reading` says.
 """
 
 import asyncio
-import errno
 import re
 import ssl
 import time
@@ -18,7 +17,7 @@ from gateway.relay.transports import Broken, CannotConnect, TooLarge, TransportE
 from gateway.relay.transports.addresses import CheckedResolver
 from gateway.relay.transports.connecting import dial, no_connection, trust
 from gateway.relay.transports.http1_reading import NotHttp
-from gateway.relay.transports.http1_wire import Incoming, Wire
+from gateway.relay.transports.http1_wire import Incoming, NotTaken, Wire
 from gateway.relay.transports.pool import Pool
 from gateway.relay.transports.reach import PooledTransport, Reach
 from gateway.relay.transports.request import endpoint, headers_to
@@ -311,7 +310,7 @@ def _no_answer(why: Exception) -> TransportError:
     """Why a connection ended before the answer began."""
     if isinstance(why, NotHttp):
         return Broken("what the provider sent is not HTTP")
-    if isinstance(why, OSError) and why.errno == errno.ETIMEDOUT:
+    if isinstance(why, NotTaken):
         return WriteTimedOut("the provider took nothing of what was sent to it for too long")
     return Broken(f"the provider ended the connection without an answer ({type(why).__name__})")
 

@@ -1,6 +1,7 @@
 """One connection that speaks HTTP/1.1: a request goes out, and what comes is read as its answer."""
 
 import asyncio
+import errno
 import fcntl
 import termios
 from collections.abc import Callable
@@ -21,6 +22,10 @@ _NOTHING = bytes(4)
 
 class ConnectionClosed(Exception):
     """The connection ended, without an error, before the answer did."""
+
+
+class NotTaken(Exception):
+    """The far end did not take all of what was sent to it, for too long."""
 
 
 class Incoming(Reading):
@@ -168,10 +173,19 @@ class Wire(asyncio.Protocol):
         self.close()
 
     def connection_lost(self, why: Exception | None) -> None:
+        if isinstance(why, OSError) and why.errno == errno.ETIMEDOUT:
+            why = ConnectionClosed() if self._was_all_taken() else NotTaken()
         self._why_lost, self._transport, self._rest = why, None, None
         if self._incoming is not None:
             self._incoming.fail(why or ConnectionClosed())
         self._on_lost(self)
+
+    def _was_all_taken(self) -> bool:
+        """The far end's kernel has confirmed all that was sent: then it was silence that lasted too long.
+
+        Asked before the socket is closed; SIOCOUTQ (tcp(7)) counts on after the connection's end.
+        """
+        return self._rest is None and fcntl.ioctl(self._fd, termios.TIOCOUTQ, _NOTHING) == _NOTHING
 
     def pause_writing(self) -> None:
         self._is_full = True
