@@ -22,6 +22,11 @@ def address(redis_url: str) -> str:
     return f"redis+socket://{credentials}{at}{parts.path}?virtual_host={number}"
 
 
+def transport(redis_url: str) -> str | None:
+    """Who carries the messages, where it is not whom Celery knows by the address."""
+    return None if redis_url else "dashboard.files_broker.Transport"
+
+
 def options(redis_url: str, var_dir: Path) -> dict[str, Any]:
     """Of the broker's transport. The folders are made by whoever sends or takes messages."""
     if redis_url:

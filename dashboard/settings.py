@@ -124,6 +124,7 @@ else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 CELERY_BROKER_URL = _broker.address(ENV.redis_url)
+CELERY_BROKER_TRANSPORT = _broker.transport(ENV.redis_url)
 CELERY_BROKER_TRANSPORT_OPTIONS = _broker.options(ENV.redis_url, VAR_DIR)
 CELERY_BROKER_USE_SSL = _broker.encryption(ENV.redis_url)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

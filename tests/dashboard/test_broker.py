@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.broker import address, encryption, options
+from dashboard.broker import address, encryption, options, transport
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_messages_are_files_where_there_is_no_redis():
 
     assert found["data_folder_in"] == found["data_folder_out"] == "/var/penstock/celery/queue"
     assert found["control_folder"] == "/var/penstock/celery/control"
+
+
+def test_files_are_carried_by_our_own_transport():
+    assert transport("") == "dashboard.files_broker.Transport"
+    assert transport("redis://cache") is None
 
 
 def test_keys_in_redis_have_our_prefix():

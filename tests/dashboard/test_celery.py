@@ -1,6 +1,7 @@
 """What is sent when, and to whom."""
 
 from dashboard.celery import SCHEDULE_S, app
+from dashboard.files_broker import Transport
 
 
 def test_every_scheduled_task_is_there_and_every_task_is_scheduled():
@@ -21,3 +22,9 @@ def test_messages_are_json_and_answers_are_not_kept():
     assert app.conf.task_serializer == "json"
     assert app.conf.task_ignore_result
     assert not app.conf.worker_enable_remote_control
+
+
+def test_without_redis_messages_are_files_that_are_whole():
+    for connection in (app.connection_for_read(), app.connection_for_write()):
+        with connection:
+            assert isinstance(connection.transport, Transport)
