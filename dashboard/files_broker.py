@@ -17,9 +17,9 @@ from kombu.utils.json import dumps
 class Channel(filesystem.Channel):
     """Where messages are put and taken."""
 
-    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: str, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """A message is there when it is complete. Raises ChannelError."""
-        text = dumps(message)  # type: ignore[no-untyped-call]
+        text = dumps(payload)  # type: ignore[no-untyped-call]
         path = Path(self.data_folder_out) / f"{time.monotonic_ns() // 1_000_000}_{uuid.uuid4()}.{queue}.msg"
         part = path.with_suffix(".part")
         try:
