@@ -77,6 +77,16 @@ def test_the_present_month_is_said_to_go_on(alice, calls):
     assert 'data-state="empty"' in text or answer.context["lines"]
 
 
+def test_simulated_calls_are_said_to_be(alice, team, api_key, calls, month):
+    noon = datetime(month.year, month.month, 11, 12, tzinfo=UTC)
+    said = "of these calls was simulated: it counts with what it would have cost."
+    assert said not in page(alice, month=f"{month:%Y-%m}")[1]
+
+    keep(call(noon, 10, 5, 0.25, team_id=team.pk, key_id=api_key.pk, simulated=True))
+
+    assert f"1 {said}" in page(alice, month=f"{month:%Y-%m}")[1]
+
+
 def test_a_month_without_calls_has_an_empty_statement(alice, month):
     _, text = page(alice, month=f"{month:%Y-%m}")
 

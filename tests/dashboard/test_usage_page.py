@@ -315,6 +315,16 @@ def test_a_period_before_the_team_was_there_is_not_fully_known(client, usage, te
     assert f"Nothing is on the books before {team.created_at:%Y-%m-%d %H:%M}." in page
 
 
+def test_simulated_calls_are_said_to_be(client, usage, team, api_key):
+    said = "of these calls was simulated: it counts with what it would have cost."
+    assert said not in client.get("/usage/").content.decode()
+
+    booked(a_call(team, api_key, usage - timedelta(hours=2), simulated=True))
+    rollups.work(usage, budget_s=None)
+
+    assert f"1 {said}" in client.get("/usage/").content.decode()
+
+
 def test_calls_without_a_price_make_the_period_before_unsure(client, usage, team, api_key):
     now = usage
     Team.objects.update(created_at=now - timedelta(days=99))
