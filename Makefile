@@ -65,7 +65,7 @@ audit: $(VENV)/.dev ## Look for known vulnerabilities of what is locked (needs P
 	@$(AUDIT) -r $(VENV)/known-bad.txt 2>&1 | grep -q 'CVE-\|PYSEC-\|GHSA-' || { echo "Nothing was audited: no vulnerability is known even of Django 3.2.0, so there is no data." >&2; exit 1; }
 	$(AUDIT) -r requirements/run.txt
 
-peers: $(VENV)/.dev ## Install the peers that make bench-full measures beside the gateway
+peers: $(VENV)/.dev ## Install the peers that the benchmarks measure beside the gateway
 	$(BIN)/python -m benchmarks.installing
 
 bench: $(VENV)/.dev ## Measure what a call costs, in three minutes, and print it

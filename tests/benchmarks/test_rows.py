@@ -90,7 +90,16 @@ def test_the_page_has_every_row_beside_the_published_one():
         "latency won, time-outs won, cost **lost**",
     ]
     assert any("70% less time (aim 85%: **not reached**)" in line for line in lines)
+    assert any("beside the plain client with the same, 70% less time." in line for line in lines)
     assert any("had 100% fewer time-outs (aim 98%: reached)" in line for line in lines)
+
+
+def test_what_is_answered_late_is_said():
+    late = dataclasses.replace(FIELD.near[0], p95_ms=FIELD.plain[0].p95_ms + 1)
+    slow = dataclasses.replace(FIELD, near=(late, *FIELD.near[1:]))
+
+    assert "is the higher one in 1 of 4 rows" in page(slow)
+    assert "is the higher one" not in page(FIELD)
 
 
 def test_a_prose_line_is_one_sentence():
