@@ -17,6 +17,7 @@ from celery.signals import setup_logging, task_postrun, task_prerun, worker_read
 from django.core.management.base import BaseCommand, CommandParser
 
 from dashboard.celery import app
+from gateway.memory import share_arenas
 from gateway.server import die_with
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["with_parent"]:
             die_with(options["with_parent"])
+        share_arenas()
         os.nice(NICENESS)
         setup_logging.connect(_quieten)
         end_at_once_when_idle()

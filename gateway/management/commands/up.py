@@ -26,6 +26,7 @@ from accounts.authentication import WrongPeppers, check_peppers
 from gateway import first_run, services
 from gateway.children import Child
 from gateway.inputs import Unusable
+from gateway.memory import share_arenas
 from gateway.models import Provider
 from gateway.patience import alone_in_database, leave_database
 from gateway.presets import SIMULATOR
@@ -73,6 +74,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        share_arenas()
         try:
             _up(options["role"])
         except (CannotStart, first_run.SetUpRefused, services.WrongCurrency, Unusable, WrongPeppers) as why:
