@@ -41,6 +41,7 @@ STARTS_PROCESSES = {
 ALLOWED = {
     ("dashboard.consumers", "import_module(settings.SESSION_ENGINE)"): "a setting of Django's",
     ("accounts.sessions", "import_module(settings.SESSION_ENGINE)"): "a setting of Django's",
+    ("gateway.memory", "import ctypes"): "one call of mallopt(3), with two constants",
 }
 SAFE_IN_TEMPLATES = {
     ("templates/form/field.html", "field.help_text"): "written in our own forms, and in Django's",
