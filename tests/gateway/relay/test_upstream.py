@@ -90,7 +90,7 @@ async def test_our_credential_is_masked_in_any_message() -> None:
     assert masked("nothing here", TARGET) == "nothing here"
 
 
-@pytest.mark.parametrize("why", [TooLarge("x"), Broken("x")])
+@pytest.mark.parametrize("why", [TooLarge(10, 11), Broken("x")])
 async def test_a_status_is_kept_though_its_body_is_too_large_or_breaks_off(why: Exception) -> None:
     class Unreadable(Answer):
         async def whole(self, limit: int) -> bytes:
