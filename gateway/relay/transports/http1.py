@@ -43,7 +43,7 @@ class Http1Reach(Reach):
         super().__init__(target, pool)
         url = endpoint(target, allow_private=allow_private)
         self._host, self._port = url.raw_host or "", url.port or 0
-        self._is_tls = url.scheme == "https"
+        self.is_tls = url.scheme == "https"
         headers = {"Host": url.host_port_subcomponent or "", **headers_to(target)}
         self._prefix = _prefix(url.raw_path_qs, headers)
         self._resolver = CheckedResolver(allow_private=allow_private)
@@ -107,7 +107,7 @@ class Http1Reach(Reach):
         return wire
 
     async def _trusted(self) -> ssl.SSLContext | None:
-        if self._is_tls and self._trust is None:
+        if self.is_tls and self._trust is None:
             self._trust = await trust(self.target.ca_pem)
         return self._trust
 
@@ -136,7 +136,8 @@ class Http1Answer:
         self.retry_after, self.retry_after_ms = head.retry_after, head.retry_after_ms
 
     async def whole(self, limit: int) -> bytes:
-        self._incoming.most_unread = limit  # what has come is taken before that, or is too large
+        if self._reach.is_tls:  # what is not read when the end comes would be lost
+            self._incoming.most_unread = limit
         body = _Blocks()
         try:
             while chunk := self.ready() or await self.next():
